@@ -19,10 +19,10 @@ export class Truth {
         writeSync(this.file, `${line}\n`);
     }
 
-    sent(message) {
+    sent(message, transport) {
         if (message.method === undefined || message.id === undefined) return;
         const { id, method, params } = message;
-        this.pending.set(string(id), { seq: this.seq, method });
+        this.pending.set(string(id), { seq: this.seq, method, transport });
         this.write(
             `{"event":"begin","seq":${this.seq},"method":${string(method)},"name":${string(params?.name ?? null)},` +
                 `"id":${string(id)},"start_ns":${now()}}`
@@ -57,8 +57,8 @@ export class Truth {
         this.write(`{"event":"end","seq":${seq},"outcome":"${name}","rpc_code":${code ?? null},"http_status":${status},"end_ns":${end}}`);
     }
 
-    streamEnded() {
-        for (const key of [...this.pending.keys()]) this.end(key, 'server_gone', now());
+    streamEnded(transport) {
+        for (const [key, call] of [...this.pending]) if (call.transport === transport) this.end(key, 'server_gone', now());
     }
 
     close() {
@@ -86,11 +86,21 @@ export class Truth {
         return response;
     };
 
-    // Puts itself between the SDK and its transport.
+    // Puts itself between the SDK and every transport of this class, before it starts. The class and not the instance: a 2.x
+    // client sends its `server/discover` probe through a second transport that it makes for itself.
+    observe(Transport) {
+        const truth = this;
+        const { start } = Transport.prototype;
+        Transport.prototype.start = function () {
+            truth.wrap(this);
+            return start.call(this);
+        };
+    }
+
     wrap(transport) {
         const send = transport.send.bind(transport);
         transport.send = async (message, options) => {
-            this.sent(message);
+            this.sent(message, transport);
             try {
                 return await send(message, options);
             } catch (error) {
@@ -98,24 +108,25 @@ export class Truth {
                 throw error;
             }
         };
-        this.intercept(transport, 'onmessage', message => this.received(message));
-        this.intercept(transport, 'onclose', () => this.streamEnded());
-        return transport;
+        intercept(transport, 'onmessage', message => this.received(message));
+        intercept(transport, 'onclose', () => this.streamEnded(transport));
     }
+}
 
-    intercept(transport, property, note) {
-        let handler;
-        Object.defineProperty(transport, property, {
-            get: () => handler,
-            set: inner => {
-                handler = (...args) => {
-                    note(...args);
-                    inner?.(...args);
-                };
-            }
-        });
-        transport[property] = undefined;
-    }
+// Calls `note` before whatever handler the SDK has set, or sets later.
+function intercept(transport, property, note) {
+    const early = transport[property];
+    let handler;
+    Object.defineProperty(transport, property, {
+        get: () => handler,
+        set: inner => {
+            handler = (...args) => {
+                note(...args);
+                inner?.(...args);
+            };
+        }
+    });
+    transport[property] = early;
 }
 
 // The contract's name for what came back.

@@ -8,17 +8,19 @@ import { Truth } from './truth.mjs';
 const args = clientArguments();
 const truth = new Truth(args.truth, 'node client 2.4.0', args.transport);
 
-function transport() {
-    const [command, ...rest] = args.server;
+const [command, ...rest] = args.server;
+const url = args.url && new URL(args.url);
+const [Transport, ...options] = {
     // The answer of 10 MB is larger than the default buffer.
-    if (args.transport === 'stdio') return new StdioClientTransport({ command, args: rest, maxBufferSize: 64 << 20 });
-    const Transport = args.transport === 'sse' ? SSEClientTransport : StreamableHTTPClientTransport;
-    return new Transport(new URL(args.url), { fetch: truth.fetch });
-}
+    stdio: [StdioClientTransport, { command, args: rest, maxBufferSize: 64 << 20 }],
+    http: [StreamableHTTPClientTransport, url, { fetch: truth.fetch }],
+    sse: [SSEClientTransport, url, { fetch: truth.fetch }]
+}[args.transport];
+truth.observe(Transport);
 
 const client = new Client({ name: 'node-v2-peer', version: '1.0.0' }, { versionNegotiation: { mode: args.mode } });
 try {
-    await client.connect(truth.wrap(transport()));
+    await client.connect(new Transport(...options));
     const version = client.getNegotiatedProtocolVersion() ?? '';
     console.error(`protocol ${version}`);
     const call = (params, options) => client.callTool(params, options);
