@@ -20,7 +20,11 @@ impl Cgroup {
     /// Makes a group with a name that no other test has.
     pub(crate) fn create() -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let name = format!("mcp-observer-e2e-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "mcp-observer-e2e-{}-{}",
+            std::process::id(),
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        );
         let path = mount_point()?.join(name);
         fs::create_dir(&path).with_context(|| format!("no control group can be made at {}", path.display()))?;
         Ok(Self { path })

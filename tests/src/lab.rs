@@ -1,6 +1,6 @@
 //! Where the tests run and with what: the daemon, the peers, the backend, the scope, and a folder for what they leave.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use std::{env, fs};
@@ -59,7 +59,9 @@ impl Lab {
         Ok(Self {
             observer: fs::canonicalize(&args.observer).with_context(|| format!("{}", args.observer.display()))?,
             peers: args.peers,
-            backend: args.backend.unwrap_or_else(|| if native { "syscall" } else { "function" }.to_owned()),
+            backend: args
+                .backend
+                .unwrap_or_else(|| if native { "syscall" } else { "function" }.to_owned()),
             scope: args.scope,
             pairs: args.pairs.unwrap_or(if native { Pairs::All } else { Pairs::Quick }),
             jobs: args.jobs.unwrap_or(if native { 2 } else { 1 }),
@@ -79,7 +81,8 @@ impl Lab {
     /// A path for a file of a test's own.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        self.folder.join(format!("{:04}-{name}", NUMBER.fetch_add(1, Ordering::Relaxed)))
+        self.folder
+            .join(format!("{:04}-{name}", NUMBER.fetch_add(1, Ordering::Relaxed)))
     }
 
     /// Adds a test's row to the matrix.
@@ -95,11 +98,6 @@ impl Lab {
             passed,
         };
         matrix::append(file, &row)
-    }
-
-    /// Where logs, truths and records lie.
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
     }
 
     /// Removes what the tests left, unless it was asked for or a test failed.

@@ -62,9 +62,12 @@ pub(crate) struct RunArgs {
     /// The folder that `tests/peers/setup.sh` filled.
     #[arg(long)]
     peers: PathBuf,
-    /// Runs only tests whose name contains this.
-    #[arg(long, default_value = "")]
-    only: String,
+    /// Runs only tests whose name contains one of these, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Leaves out tests whose name contains one of these.
+    #[arg(long, value_delimiter = ',')]
+    skip: Vec<String>,
     /// Appends a row for each test to this file.
     #[arg(long)]
     matrix: Option<PathBuf>,

@@ -29,7 +29,10 @@ pub(crate) fn append(file: &Path, row: &Row) -> Result<()> {
 /// Prints a file as a table: tests down, kernel and backend across.
 pub(crate) fn print(file: &Path) -> Result<()> {
     let text = fs::read_to_string(file)?;
-    let rows = text.lines().map(serde_json::from_str).collect::<Result<Vec<Row>, _>>()?;
+    let rows = text
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<Vec<Row>, _>>()?;
     print!("{}", table(&rows));
     Ok(())
 }
@@ -53,7 +56,9 @@ fn table(rows: &[Row]) -> String {
         let _ = write!(out, "{test:<60} {transport:<9}");
         for name in &columns {
             // The newest row counts where a test ran twice.
-            let row = rows.iter().rfind(|row| row.test == test && row.transport == transport && column(row) == *name);
+            let row = rows
+                .iter()
+                .rfind(|row| row.test == test && row.transport == transport && column(row) == *name);
             let _ = write!(out, " {:>16}", row.map_or("-".to_owned(), cell));
         }
         out.push('\n');
@@ -85,8 +90,17 @@ mod tests {
             seen,
             passed,
         };
-        let text = table(&[row("6.1.0-56", 8, false), row("6.1.0-56", 9, true), row("6.12.1", 7, false)]);
-        let words: Vec<&str> = text.lines().nth(1).expect("a line for the test").split_whitespace().collect();
+        let text = table(&[
+            row("6.1.0-56", 8, false),
+            row("6.1.0-56", 9, true),
+            row("6.12.1", 7, false),
+        ]);
+        let words: Vec<&str> = text
+            .lines()
+            .nth(1)
+            .expect("a line for the test")
+            .split_whitespace()
+            .collect();
         assert_eq!(words, ["pair", "stdio", "9/9", "7/9", "FAILED"]);
     }
 }

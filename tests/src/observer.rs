@@ -1,5 +1,6 @@
 //! The daemon under test: start, wait until it says it is ready, ask it things, stop.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -32,16 +33,35 @@ pub(crate) struct Observer {
 impl Observer {
     /// Starts the daemon over a control group (or the node, as the lab says) and waits until it is ready.
     pub(crate) fn start(lab: &Lab, cgroup: &Cgroup, extra: &[&str]) -> Result<Self> {
-        let (calls, out, log) = (lab.file("calls.jsonl"), lab.file("observer.out"), lab.file("observer.log"));
+        let (calls, out, log) = (
+            lab.file("calls.jsonl"),
+            lab.file("observer.out"),
+            lab.file("observer.log"),
+        );
         let mut command = Command::new(&lab.observer);
-        command.args(["run", "--listen", "127.0.0.1:0", "--calls", "json", "--calls-file"]).arg(&calls);
+        command
+            .args(["run", "--listen", "127.0.0.1:0", "--calls", "json", "--calls-file"])
+            .arg(&calls);
         command.args(["--backend", &lab.backend]);
         if lab.scope == ScopeKind::Cgroup {
             command.arg("--cgroup").arg(cgroup.path());
         }
-        command.args(extra).stdin(Stdio::null()).stdout(File::create(&out)?).stderr(File::create(&log)?);
-        let child = command.spawn().with_context(|| format!("{} does not start", lab.observer.display()))?;
-        let mut observer = Self { child, address: String::new(), calls, out, log, ready_ns: 0 };
+        command
+            .args(extra)
+            .stdin(Stdio::null())
+            .stdout(File::create(&out)?)
+            .stderr(File::create(&log)?);
+        let child = command
+            .spawn()
+            .with_context(|| format!("{} does not start", lab.observer.display()))?;
+        let mut observer = Self {
+            child,
+            address: String::new(),
+            calls,
+            out,
+            log,
+            ready_ns: 0,
+        };
         let ready = wait_until(lab.limit(30), || observer.look());
         match ready {
             Some(Ok(())) => Ok(observer),
@@ -72,19 +92,29 @@ impl Observer {
     pub(crate) fn last_words(&self) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
-        format!("its log ends:\n    {}", lines[lines.len().saturating_sub(8)..].join("\n    "))
+        format!(
+            "its log ends:\n    {}",
+            lines[lines.len().saturating_sub(8)..].join("\n    ")
+        )
     }
 
     /// Asks its endpoint; returns status and body.
     pub(crate) fn get(&self, path: &str) -> Result<(u16, String)> {
         let mut stream = TcpStream::connect(&self.address)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: observer\r\nConnection: close\r\n\r\n")?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: observer\r\nConnection: close\r\n\r\n"
+        )?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
         let text = String::from_utf8_lossy(&answer);
         let (head, body) = text.split_once("\r\n\r\n").context("an answer without a head")?;
-        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("an answer without a status")?;
+        let status = head
+            .split(' ')
+            .nth(1)
+            .and_then(|code| code.parse().ok())
+            .context("an answer without a status")?;
         Ok((status, body.to_owned()))
     }
 
@@ -95,23 +125,46 @@ impl Observer {
         Ok(sum(&body, name, labels))
     }
 
-    /// The calls it has reported so far.
-    pub(crate) fn records(&self) -> Result<Vec<Record>> {
-        record::read(&self.calls)
+    /// Bytes that it counts as lost, whatever the reason.
+    pub(crate) fn lost_bytes(&self) -> Result<u64> {
+        let (_, body) = self.get("/metrics")?;
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a counter of bytes of one test"
+        )]
+        let bytes = sum(&body, "mcp_observer_lost_bytes_total", "") as u64;
+        Ok(bytes)
     }
 
-    /// Waits until it has reported this many calls of a client, then a moment longer for calls too many.
+    /// Its calls, readable without it.
+    pub(crate) fn reader(&self) -> Reader {
+        Reader(self.calls.clone())
+    }
+
+    /// Waits for calls of a client, see [`Reader::records_of`].
     pub(crate) fn records_of(&self, pid: u32, expected: usize, limit: Duration) -> Result<Vec<Record>> {
-        let of = |records: &[Record]| records.iter().filter(|record| record.caller.pid == Some(pid)).count();
-        let _ = wait_until(limit, || (of(&self.records().ok()?) >= expected).then_some(()));
-        sleep(Duration::from_millis(100));
-        self.records()
+        self.reader().records_of(pid, expected, limit)
+    }
+
+    /// The programs that it holds in the kernel, by their ids.
+    pub(crate) fn programs(&self) -> Result<HashSet<u32>> {
+        let mut ids = HashSet::new();
+        for entry in fs::read_dir(format!("/proc/{}/fdinfo", self.child.id()))? {
+            let info = fs::read_to_string(entry?.path()).unwrap_or_default();
+            let values = info.lines().filter_map(|line| line.strip_prefix("prog_id:"));
+            ids.extend(values.filter_map(|value| value.trim().parse::<u32>().ok()));
+        }
+        Ok(ids)
     }
 
     /// Its resident memory, in bytes.
     pub(crate) fn resident(&self) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .context("no VmRSS")?;
         let kib: u64 = line.split_whitespace().nth(1).context("no number")?.parse()?;
         Ok(kib * 1024)
     }
@@ -126,7 +179,7 @@ impl Observer {
         ensure!(status.success(), "it stopped with {status}; {}", self.last_words());
         ensure!(took <= STOP_LIMIT, "it took {took:?} to stop");
         ensure_only_calls(&self.out)?;
-        self.records()
+        record::read(&self.calls)
     }
 
     /// Kills it without warning.
@@ -150,11 +203,49 @@ impl Drop for Observer {
     }
 }
 
+/// The file that a daemon writes its calls to.
+pub(crate) struct Reader(PathBuf);
+
+impl Reader {
+    /// Waits until this many calls of a client are there, then a moment longer for calls too many; returns everyone's calls.
+    pub(crate) fn records_of(&self, pid: u32, expected: usize, limit: Duration) -> Result<Vec<Record>> {
+        let of = |records: &[Record]| records.iter().filter(|record| record.caller.pid == Some(pid)).count();
+        let _ = wait_until(limit, || (of(&record::read(&self.0).ok()?) >= expected).then_some(()));
+        sleep(Duration::from_millis(100));
+        record::read(&self.0)
+    }
+}
+
+/// Every program that the kernel holds now, by its id.
+pub(crate) fn programs_of_the_kernel() -> HashSet<u32> {
+    const BPF_PROG_GET_NEXT_ID: libc::c_long = 11;
+    let (mut ids, mut attributes) = (HashSet::new(), [0u32; 3]);
+    // SAFETY: the attributes of this command are three 32-bit numbers: where to start, the next id, flags.
+    while unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_GET_NEXT_ID,
+            attributes.as_mut_ptr(),
+            size_of_val(&attributes),
+        )
+    } == 0
+    {
+        ids.insert(attributes[1]);
+        attributes[0] = attributes[1];
+    }
+    ids
+}
+
 /// Standard output carries calls and nothing else.
 fn ensure_only_calls(out: &Path) -> Result<()> {
     let text = fs::read_to_string(out)?;
-    let stray = text.lines().find(|line| serde_json::from_str::<serde_json::Value>(line).is_err());
-    ensure!(stray.is_none(), "standard output has a line that is no record: {stray:?}");
+    let stray = text
+        .lines()
+        .find(|line| serde_json::from_str::<serde_json::Value>(line).is_err());
+    ensure!(
+        stray.is_none(),
+        "standard output has a line that is no record: {stray:?}"
+    );
     Ok(())
 }
 

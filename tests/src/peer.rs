@@ -77,8 +77,14 @@ impl Client {
 }
 
 impl Server {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Py23, Self::Py130, Self::NodeSdk, Self::NodeV2, Self::Everything, Self::Rmcp];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Py23,
+        Self::Py130,
+        Self::NodeSdk,
+        Self::NodeV2,
+        Self::Everything,
+        Self::Rmcp,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -115,7 +121,11 @@ pub(crate) struct Pair {
 impl Pair {
     /// Shorthand for tests that name their pair.
     pub(crate) fn new(client: Client, server: Server, transport: Transport) -> Self {
-        Self { client, server, transport }
+        Self {
+            client,
+            server,
+            transport,
+        }
     }
 
     /// Every pair whose two sides both have the transport.
@@ -124,7 +134,11 @@ impl Pair {
         for server in Server::ALL {
             for transport in Transport::ALL {
                 for client in Client::ALL {
-                    let pair = Self { client, server, transport };
+                    let pair = Self {
+                        client,
+                        server,
+                        transport,
+                    };
                     if pair.has_transport() {
                         pairs.push(pair);
                     }
@@ -142,7 +156,13 @@ impl Pair {
             (Client::NodeSdk, Server::NodeSdk),
             (Client::NodeV2, Server::NodeV2),
         ];
-        let over = |transport| sides.map(|(client, server)| Self { client, server, transport });
+        let over = |transport| {
+            sides.map(|(client, server)| Self {
+                client,
+                server,
+                transport,
+            })
+        };
         [over(Transport::Stdio), over(Transport::Http)].concat()
     }
 
@@ -203,7 +223,11 @@ impl Peers<'_> {
             Server::Rmcp => vec![self.path("rmcp/rmcp-server")],
             Server::Everything => {
                 let script = "node/node_modules/@modelcontextprotocol/server-everything/dist/index.js";
-                let word = if transport == Transport::Http { "streamableHttp".to_owned() } else { name };
+                let word = if transport == Transport::Http {
+                    "streamableHttp".to_owned()
+                } else {
+                    name
+                };
                 return vec!["node".to_owned(), self.path(script), word];
             }
         };
@@ -222,13 +246,22 @@ impl Peers<'_> {
         command.args(&words[1..]).env("PORT", port.to_string());
         let mut program = Program::start(command, self.cgroup, log)?;
         let listening = |text: String| text.contains("ready") || text.contains("on port");
-        wait_until(limit, || listening(fs::read_to_string(&program.log).ok()?).then_some(()))
-            .with_context(|| format!("{} does not listen: {}", pair.server.name(), program.last_words()))?;
-        let path = if pair.transport == Transport::Http { "mcp" } else { "sse" };
+        wait_until(limit, || {
+            listening(fs::read_to_string(&program.log).ok()?).then_some(())
+        })
+        .with_context(|| format!("{} does not listen: {}", pair.server.name(), program.last_words()))?;
+        let path = if pair.transport == Transport::Http {
+            "mcp"
+        } else {
+            "sse"
+        };
         if let Some(status) = program.ended() {
             bail!("{} ended with {status}: {}", pair.server.name(), program.last_words());
         }
-        Ok(Listening { program, url: format!("http://127.0.0.1:{port}/{path}") })
+        Ok(Listening {
+            program,
+            url: format!("http://127.0.0.1:{port}/{path}"),
+        })
     }
 
     /// Starts a client on its task.
@@ -242,7 +275,9 @@ impl Peers<'_> {
             Client::Rmcp | Client::RmcpLegacy => vec![self.path("rmcp/rmcp-client")],
         };
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).args(["--transport", pair.transport.name(), "--scenario", task.scenario]);
+        command
+            .args(&words[1..])
+            .args(["--transport", pair.transport.name(), "--scenario", task.scenario]);
         command.args(["--mode", pair.client.mode(), "--calls", &task.calls.to_string()]);
         command.arg("--truth").arg(task.truth);
         if pair.server == Server::Everything {
@@ -250,7 +285,9 @@ impl Peers<'_> {
         }
         match task.url {
             Some(url) => command.args(["--url", url]),
-            None => command.arg("--").args(self.server_command(pair.server, pair.transport, 0)),
+            None => command
+                .arg("--")
+                .args(self.server_command(pair.server, pair.transport, 0)),
         };
         Program::start(command, self.cgroup, log)
     }
@@ -264,7 +301,9 @@ impl Program {
         }
         let file = File::create(&log)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-        let child = command.spawn().with_context(|| format!("{:?} does not start", command.get_program()))?;
+        let child = command
+            .spawn()
+            .with_context(|| format!("{:?} does not start", command.get_program()))?;
         Ok(Self { child, log })
     }
 

@@ -89,7 +89,11 @@ fn wall_ns(text: &str) -> Option<u64> {
     let fraction = text.get(19..)?.strip_suffix('Z')?.strip_prefix('.').unwrap_or("0");
     let nanos = format!("{fraction:0<9}").get(..9)?.parse::<u64>().ok()?;
     // Days from the civil date, with the year beginning in March so that the leap day comes last.
-    let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
+    let (year, month) = if month <= 2 {
+        (year - 1, month + 9)
+    } else {
+        (year, month - 3)
+    };
     let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
     let since_epoch = days.checked_sub(719_468)?;
     Some((((since_epoch * 24 + hour) * 60 + minute) * 60 + second) * 1_000_000_000 + nanos)

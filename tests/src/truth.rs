@@ -80,13 +80,40 @@ impl Truth {
         for line in whole.lines() {
             match serde_json::from_str(line).with_context(|| format!("{}: {line}", path.display()))? {
                 Line::Client { pid } => truth.pid = pid,
-                Line::Begin { seq, method, name, id, start_ns, optional } => {
+                Line::Begin {
+                    seq,
+                    method,
+                    name,
+                    id,
+                    start_ns,
+                    optional,
+                } => {
                     places.insert(seq, truth.calls.len());
-                    truth.calls.push(Call { method, name, id, optional, start_ns, end: None });
+                    truth.calls.push(Call {
+                        method,
+                        name,
+                        id,
+                        optional,
+                        start_ns,
+                        end: None,
+                    });
                 }
-                Line::End { seq, outcome, rpc_code, http_status, end_ns } => {
-                    let place = places.get(&seq).with_context(|| format!("{}: end without begin", path.display()))?;
-                    truth.calls[*place].end = Some(End { outcome, rpc_code, http_status, end_ns });
+                Line::End {
+                    seq,
+                    outcome,
+                    rpc_code,
+                    http_status,
+                    end_ns,
+                } => {
+                    let place = places
+                        .get(&seq)
+                        .with_context(|| format!("{}: end without begin", path.display()))?;
+                    truth.calls[*place].end = Some(End {
+                        outcome,
+                        rpc_code,
+                        http_status,
+                        end_ns,
+                    });
                 }
                 Line::Bytes { total } => truth.bytes = Some(total),
             }
@@ -109,7 +136,10 @@ pub(crate) struct Teller {
 impl Teller {
     /// Begins the account of this process.
     pub(crate) fn create(path: &Path) -> Result<Self> {
-        let mut teller = Self { file: File::create(path)?, seq: 0 };
+        let mut teller = Self {
+            file: File::create(path)?,
+            seq: 0,
+        };
         teller.write(&json!({"event": "client", "pid": std::process::id(), "sdk": "tiny", "transport": "raw"}))?;
         Ok(teller)
     }

@@ -67,11 +67,15 @@ impl Truth {
         account.end(&key, outcome, code, end);
     }
 
-    /// The transport would not send, or was refused.
-    fn failed(&self, key: &str) {
+    /// The transport could not send (the HTTP backend calls that a client error), or was refused.
+    fn failed(&self, key: &str, error: &str) {
         let mut account = self.account();
         let Some((_, method)) = account.pending.get(key) else { return };
-        let outcome = if method == "server/discover" { "negotiation" } else { "http_error" };
+        let outcome = match method.as_str() {
+            _ if error.contains("Client error") => "server_gone",
+            "server/discover" => "negotiation",
+            _ => "http_error",
+        };
         account.end(key, outcome, None, now_ns());
     }
 
@@ -138,8 +142,8 @@ impl<T: Transport<RoleClient>> Transport<RoleClient> for Observed<T> {
         let sending = self.inner.send(item);
         async move {
             let sent = sending.await;
-            if let (Err(_), Some(key)) = (&sent, key) {
-                truth.failed(&key);
+            if let (Err(error), Some(key)) = (&sent, key) {
+                truth.failed(&key, &error.to_string());
             }
             sent
         }
