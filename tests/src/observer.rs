@@ -1,6 +1,6 @@
 //! The daemon under test: start, wait until it says it is ready, ask it things, stop.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -142,11 +142,6 @@ impl Observer {
         Reader(self.calls.clone())
     }
 
-    /// Waits for calls of a client, see [`Reader::records_of`].
-    pub(crate) fn records_of(&self, pid: u32, expected: usize, limit: Duration) -> Result<Vec<Record>> {
-        self.reader().records_of(pid, expected, limit)
-    }
-
     /// The programs that it holds in the kernel, by their ids.
     pub(crate) fn programs(&self) -> Result<HashSet<u32>> {
         let mut ids = HashSet::new();
@@ -207,10 +202,19 @@ impl Drop for Observer {
 pub(crate) struct Reader(PathBuf);
 
 impl Reader {
-    /// Waits until this many calls of a client are there, then a moment longer for calls too many; returns everyone's calls.
-    pub(crate) fn records_of(&self, pid: u32, expected: usize, limit: Duration) -> Result<Vec<Record>> {
-        let of = |records: &[Record]| records.iter().filter(|record| record.caller.pid == Some(pid)).count();
-        let _ = wait_until(limit, || (of(&record::read(&self.0).ok()?) >= expected).then_some(()));
+    /// Waits until each of these clients has as many calls, then a moment longer for calls too many; returns all calls.
+    pub(crate) fn wait_for(&self, expected: &[(u32, usize)], limit: Duration) -> Result<Vec<Record>> {
+        let complete = || {
+            let mut counts: HashMap<Option<u32>, usize> = HashMap::new();
+            for record in record::read(&self.0).ok()? {
+                *counts.entry(record.caller.pid).or_default() += 1;
+            }
+            let all = expected
+                .iter()
+                .all(|(pid, calls)| counts.get(&Some(*pid)).copied().unwrap_or(0) >= *calls);
+            all.then_some(())
+        };
+        let _ = wait_until(limit, complete);
         sleep(Duration::from_millis(100));
         record::read(&self.0)
     }
@@ -256,7 +260,7 @@ fn sum(body: &str, name: &str, labels: &str) -> f64 {
         let family = key.split('{').next()?;
         (family == name && key.contains(labels)).then(|| value.parse::<f64>().ok())?
     });
-    series.sum()
+    series.fold(0.0, |total, value| total + value)
 }
 
 #[cfg(test)]

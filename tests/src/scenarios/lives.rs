@@ -30,7 +30,7 @@ pub(super) const TESTS: &[Test] = &[
     }),
     ("lives::a server that ends in mid-call", server_crashes),
     ("lives::the observer started in mid-session", mid_session),
-    ("lives::1,000 stdio servers in a row", thousand_servers),
+    ("lives::a thousand stdio servers in a row", thousand_servers),
     ("lives::SIGTERM under load", stopped_under_load),
     ("lives::kill -9 of the observer", observer_killed),
 ];

@@ -67,6 +67,13 @@ struct Account {
     rules: Rules,
 }
 
+impl Account {
+    /// Whether every call of the truth must be seen.
+    fn is_whole(&self) -> bool {
+        !self.rules.lossy && self.rules.since_ns.is_none()
+    }
+}
+
 impl Stage {
     fn new(lab: &Arc<Lab>, name: &str) -> Result<Self> {
         Ok(Self {
@@ -122,20 +129,15 @@ impl Stage {
 
     /// Waits until the daemon has told of all clients, stops it, and reckons.
     fn settle(&self, observer: Observer, accounts: &[Account]) -> Result<()> {
+        let limit = self
+            .lab
+            .limit(if accounts.iter().all(Account::is_whole) { 10 } else { 3 });
+        let mut expected = Vec::new();
         for account in accounts {
             let truth = Truth::read(&account.truth)?;
-            let expected = if account.rules.since_ns.is_some() {
-                truth.answered()
-            } else {
-                truth.calls.len()
-            };
-            let limit = if account.rules.lossy || account.rules.since_ns.is_some() {
-                3
-            } else {
-                10
-            };
-            observer.records_of(truth.pid, expected, self.lab.limit(limit))?;
+            expected.push((truth.pid, truth.calls.len()));
         }
+        observer.reader().wait_for(&expected, limit)?;
         self.reckon(&observer.stop()?, accounts)
     }
 

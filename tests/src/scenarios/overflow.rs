@@ -37,7 +37,9 @@ fn overflow(stage: &Stage) -> Result<()> {
         .collect::<Result<Vec<Truth>>>()?;
     let given: u64 = truths.iter().filter_map(|truth| truth.bytes).sum();
     let made: usize = truths.iter().map(|truth| truth.calls.len()).sum();
-    observer.records_of(truths[0].pid, made, stage.lab.limit(2))?;
+    observer
+        .reader()
+        .wait_for(&[(truths[0].pid, made)], stage.lab.limit(2))?;
     let lost = observer.lost_bytes()?;
     let records = observer.stop()?;
     let seen: u64 = records.iter().map(crate::record::Record::total_bytes).sum();

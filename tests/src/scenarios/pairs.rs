@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Condvar, Mutex};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use libtest_mimic::Trial;
 
 use super::{Stage, agree, told};
@@ -25,6 +25,8 @@ struct State {
     open: usize,
     clients: Vec<u32>,
     observer: Option<(Arc<Stage>, Observer)>,
+    /// Why it could not be started: the other pairs need not try again.
+    refusal: Option<String>,
 }
 
 /// A trial for each pair, and one that says that nothing else was seen.
@@ -45,6 +47,7 @@ pub(super) fn trials(lab: &Arc<Lab>, wanted: impl Fn(&str) -> bool) -> Vec<Trial
         open: chosen.len(),
         clients: Vec::new(),
         observer: None,
+        refusal: None,
     };
     let shared = Arc::new(Shared {
         state: Mutex::new(state),
@@ -72,13 +75,18 @@ impl Shared {
     /// The control group that the daemon watches; the first to ask starts it.
     fn stage(&self, lab: &Arc<Lab>) -> Result<Arc<Stage>> {
         let mut state = self.state();
-        if state.observer.is_none() {
-            let stage = Arc::new(Stage::new(lab, "pairs")?);
-            let observer = stage.observe(&[])?;
-            state.observer = Some((stage, observer));
+        if let Some(refusal) = &state.refusal {
+            bail!("the observer could not be started: {refusal}");
         }
-        let (stage, _) = state.observer.as_ref().context("it was just started")?;
-        Ok(Arc::clone(stage))
+        if let Some((stage, _)) = &state.observer {
+            return Ok(Arc::clone(stage));
+        }
+        let stage = Arc::new(Stage::new(lab, "pairs")?);
+        let observer = stage
+            .observe(&[])
+            .inspect_err(|error| state.refusal = Some(format!("{error:#}")))?;
+        state.observer = Some((Arc::clone(&stage), observer));
+        Ok(stage)
     }
 
     fn nothing_else(&self) -> Result<()> {
@@ -109,7 +117,7 @@ fn run(lab: &Arc<Lab>, shared: &Shared, pair: Pair) -> Result<()> {
         let (_, observer) = state.observer.as_ref().context("the observer is gone")?;
         observer.reader()
     };
-    let records = records.records_of(truth.pid, truth.calls.len(), lab.limit(10))?;
+    let records = records.wait_for(&[(truth.pid, truth.calls.len())], lab.limit(10))?;
     let rules = Rules {
         wall_lead_ns: wall_lead_ns(),
         ..Rules::default()
