@@ -17,7 +17,8 @@ use aya_ebpf::{
 use observer_common::{
     drops::DropReason,
     limits::MAX_RECORD_BYTES,
-    record::{Data, Head, RecordKind, SEQUENCE_TCP},
+    record::{Closed, Data, Head, RecordKind, SEQUENCE_TCP},
+    stream::Direction,
 };
 
 use crate::{
@@ -66,13 +67,30 @@ pub const fn tags(source: u8, direction: u8, missing: u8, sequence: u8) -> u64 {
 
 /// Puts a record of fixed size into the ring.
 #[inline(always)]
-pub fn fixed<T: Copy + 'static>(record: T) {
+pub fn fixed<T: Copy + 'static>(record: &T) {
     if let Some(mut place) = RING.reserve::<T>(0) {
-        place.write(record);
+        place.write(*record);
         place.submit(BPF_RB_NO_WAKEUP.into());
     } else {
         count(DropReason::RingFull, 0);
     }
+}
+
+/// Tells that an end of a stream is gone.
+#[inline(always)]
+pub fn closed(source: u8, direction: Direction, flags: u8, stream: u64) {
+    let head = Head {
+        kind: RecordKind::Closed as u8,
+        source,
+        direction: direction as u8,
+        flags,
+        pid: current_process(),
+    };
+    fixed(&Closed {
+        head,
+        stream,
+        time: now(),
+    });
 }
 
 /// The head of a data record.
@@ -94,7 +112,11 @@ fn data(tags: u64, captured: u32, span: u32, stream: u64, position: u64, entered
         sequence,
         reserved: [0; 2],
         stream,
-        offset: if sequence == SEQUENCE_TCP { position & 0xffff_ffff } else { position },
+        offset: if sequence == SEQUENCE_TCP {
+            position & 0xffff_ffff
+        } else {
+            position
+        },
         entered,
         returned: now(),
     }
@@ -104,7 +126,7 @@ fn data(tags: u64, captured: u32, span: u32, stream: u64, position: u64, entered
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn emit_span(tags: u64, span: u64, stream: u64, position: u64, entered: u64) -> u64 {
-    fixed(data(tags, 0, span as u32, stream, position, entered));
+    fixed(&data(tags, 0, span as u32, stream, position, entered));
     0
 }
 

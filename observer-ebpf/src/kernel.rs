@@ -14,7 +14,12 @@ pub static LAYOUT: Layout = zeroed_layout();
 
 /// See [`LAYOUT`].
 #[unsafe(no_mangle)]
-pub static SETTINGS: Settings = Settings { observer: 0, scope: 0, cgroups: 0, reserved: 0 };
+pub static SETTINGS: Settings = Settings {
+    observer: 0,
+    scope: 0,
+    cgroups: 0,
+    reserved: 0,
+};
 
 const fn zeroed_layout() -> Layout {
     // SAFETY: `Layout` holds integers only.
@@ -45,7 +50,11 @@ pub fn read<T: Copy>(address: u64) -> T {
     let mut value = MaybeUninit::<T>::zeroed();
     // SAFETY: the destination is `T`'s size; the helper writes zeros when it fails; callers ask for integers and arrays of them.
     unsafe {
-        bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, address as *const c_void);
+        bpf_probe_read_kernel(
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+            address as *const c_void,
+        );
         value.assume_init()
     }
 }
@@ -56,7 +65,11 @@ pub fn read_user<T: Copy>(address: u64) -> Option<T> {
     let mut value = MaybeUninit::<T>::zeroed();
     // SAFETY: as in `read`.
     unsafe {
-        let failed = bpf_probe_read_user(value.as_mut_ptr().cast(), size_of::<T>() as u32, address as *const c_void);
+        let failed = bpf_probe_read_user(
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+            address as *const c_void,
+        );
         if failed == 0 { Some(value.assume_init()) } else { None }
     }
 }

@@ -9,11 +9,15 @@
 //! ```
 #![no_std]
 #![no_main]
-#![allow(internal_features, reason = "BPF has no AtomicU64; relaxed adds come from the intrinsics")]
+#![allow(
+    internal_features,
+    reason = "BPF has no AtomicU64; relaxed adds come from the intrinsics"
+)]
 #![feature(core_intrinsics)]
 
 mod call;
 mod emit;
+mod iterator;
 mod kernel;
 mod maps;
 mod pipe;

@@ -4,14 +4,14 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use observer_common::{
-    record::{Opened, SEQUENCE_TCP},
+    record::{Head, Opened, RecordKind, SEQUENCE_TCP},
     stream::{Direction, Source, StreamKey, Verdict},
 };
 
 use crate::{
     emit,
     maps::{BIRTHS, STREAMS, VERDICTS},
-    scope::current_thread,
+    scope::{current_process, current_thread},
 };
 
 /// A process in scope has written at this end: bytes from `captured_from` on are copied here.
@@ -71,12 +71,28 @@ pub fn give_birth() -> u64 {
 pub fn known(object: u64, inode: u64) -> Option<*mut Stream> {
     let stream = STREAMS.get_ptr_mut(&object)?;
     // SAFETY: a live map value.
-    if unsafe { (*stream).inode } == inode { Some(stream) } else { None }
+    if unsafe { (*stream).inode } == inode {
+        Some(stream)
+    } else {
+        None
+    }
 }
 
-/// Takes a new object into sight and tells the daemon what it is.
+/// Head of the record that tells of a new stream.
 #[inline(always)]
-pub fn open(object: u64, opened: &mut Opened, peer: u64) -> Option<*mut Stream> {
+pub fn head(source: Source) -> Head {
+    Head {
+        kind: RecordKind::Opened as u8,
+        source: source as u8,
+        direction: 0,
+        flags: 0,
+        pid: current_process(),
+    }
+}
+
+/// Takes a new object into sight and tells the daemon what it is. False when the table is full.
+#[inline(always)]
+pub fn open(object: u64, opened: &mut Opened, peer: u64) -> bool {
     opened.stream = give_birth();
     opened.time = emit::now();
     let stream = Stream {
@@ -92,9 +108,11 @@ pub fn open(object: u64, opened: &mut Opened, peer: u64) -> Option<*mut Stream> 
         flags: 0,
         reserved: 0,
     };
-    STREAMS.insert(&object, &stream, 0).ok()?;
-    emit::fixed(*opened);
-    STREAMS.get_ptr_mut(&object)
+    if STREAMS.insert(&object, &stream, 0).is_err() {
+        return false;
+    }
+    emit::fixed(opened);
+    true
 }
 
 /// The verdict in force for a stream, cached in its flags once it is final.
@@ -102,7 +120,9 @@ pub fn open(object: u64, opened: &mut Opened, peer: u64) -> Option<*mut Stream> 
 pub unsafe fn verdict(stream: *mut Stream) -> Verdict {
     // SAFETY: the caller passes a live map value.
     let key = StreamKey(unsafe { (*stream).birth });
-    let Some(slot) = VERDICTS.get_ptr(key.verdict_slot()) else { return Verdict::Undecided };
+    let Some(slot) = VERDICTS.get_ptr(key.verdict_slot()) else {
+        return Verdict::Undecided;
+    };
     // SAFETY: a live map value, written by the daemon in one piece.
     let word = unsafe { core::ptr::read_volatile(slot) };
     if word == key.verdict_word(Verdict::NotMcp) {
@@ -113,7 +133,11 @@ pub unsafe fn verdict(stream: *mut Stream) -> Verdict {
     if word == key.verdict_word(Verdict::Mcp) {
         return Verdict::Mcp;
     }
-    if word == key.verdict_word(Verdict::HeadsOnly) { Verdict::HeadsOnly } else { Verdict::Undecided }
+    if word == key.verdict_word(Verdict::HeadsOnly) {
+        Verdict::HeadsOnly
+    } else {
+        Verdict::Undecided
+    }
 }
 
 /// A position as both ends count it, from a total or sequence number.
@@ -124,7 +148,11 @@ pub const fn sequence_kind(source: u8) -> u8 {
 /// Whether position `a` lies before `b`, in the arithmetic of the source.
 #[inline(always)]
 pub fn before(source: u8, a: u64, b: u64) -> bool {
-    if source == Source::Tcp as u8 { (a as u32).wrapping_sub(b as u32) as i32 > i32::MAX - 0 || ((a as u32).wrapping_sub(b as u32) as i32) < 0 } else { a < b }
+    if source == Source::Tcp as u8 {
+        ((a as u32).wrapping_sub(b as u32) as i32) < 0
+    } else {
+        a < b
+    }
 }
 
 /// Notes that a process in scope is about to move bytes at this end.
