@@ -76,6 +76,9 @@ pub(crate) fn run(options: &Options) -> Result<i32> {
             ["-a".as_ref(), result.results.as_path(), folder],
         ))?;
     }
+    if result.code == 0 {
+        std::fs::remove_dir_all(&result.folder)?;
+    }
     Ok(result.code)
 }
 

@@ -30,5 +30,4 @@ setsid sh /job/command </dev/null >/dev/ttyS1 2>&1
 echo $? >/results/.exit
 tar -cf /dev/vdc -C /results .
 sync
-stty -F /dev/ttyS1 drain 2>/dev/null
 busybox poweroff -f

@@ -113,7 +113,7 @@ fn fetch(version: &str, suite: &str, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Names the newest point release: one package of old, image and modules apart in newer kernels.
+/// Names the newest point release: one package of old, three in newer kernels.
 fn packages(suite: &Suite, version: &str) -> Result<Vec<String>> {
     let newest = |kind: &str| -> Result<Option<String>> {
         let prefix = format!("{kind}-{version}.");
@@ -123,8 +123,8 @@ fn packages(suite: &Suite, version: &str) -> Result<Vec<String>> {
         Ok(names.into_iter().next())
     };
     if let Some(binary) = newest("linux-binary")? {
-        let modules = binary.replacen("linux-binary", "linux-modules", 1);
-        return Ok(vec![binary, modules]);
+        let part = |kind: &str| binary.replacen("linux-binary", kind, 1);
+        return Ok(vec![part("linux-modules"), part("linux-base"), binary]);
     }
     Ok(vec![newest("linux-image")?.with_context(|| {
         format!("the suite holds no cloud kernel {version}")

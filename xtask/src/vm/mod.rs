@@ -63,6 +63,8 @@ pub(crate) struct Job {
 pub(crate) struct JobResult {
     /// The command's exit code.
     pub(crate) code: i32,
+    /// Folder with the logs.
+    pub(crate) folder: PathBuf,
     /// Folder with what the command left in `/results`.
     pub(crate) results: PathBuf,
 }
@@ -106,7 +108,7 @@ impl Guest {
             .with_context(|| format!("the guest ended without a result\n{}", console_tail(&folder)))?;
         fs::remove_file(&disks.results)?;
         fs::remove_file(&disks.job)?;
-        Ok(JobResult { code, results })
+        Ok(JobResult { code, folder, results })
     }
 
     fn command(&self, kernel: &kernel::Kernel, disks: &Disks, folder: &Path) -> Command {
