@@ -5,6 +5,7 @@ mod cache;
 mod debian;
 mod peers;
 mod shell;
+mod tidy;
 mod toolchain;
 mod vm;
 
@@ -23,6 +24,8 @@ enum Command {
     Build(build::Options),
     /// Runs one command in a virtual machine.
     Vm(vm::command::Options),
+    /// Checks the rules that a compiler does not.
+    Tidy,
 }
 
 fn main() -> ExitCode {
@@ -40,6 +43,7 @@ fn run(command: &Command) -> Result<u8> {
     match command {
         Command::Setup => toolchain::provide(&cache::Cache::open()?).map(drop)?,
         Command::Build(options) => build::run(options)?,
+        Command::Tidy => tidy::run()?,
         Command::Vm(options) => return Ok(u8::try_from(vm::command::run(options)?).unwrap_or(1)),
     }
     Ok(0)

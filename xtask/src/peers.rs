@@ -19,7 +19,7 @@ pub(crate) fn provide(cache: &Cache) -> Result<PathBuf> {
     }
     let advice = "check that PyPI, npm and crates.io can be reached by pip, npm and cargo";
     cache.provide_in_place(&format!("peers/{}", hash()?), advice, |folder| {
-        shell::output(Command::new("bash").arg(&script).arg(folder).current_dir(&source)).map(drop)
+        shell::output(Command::new("sh").arg(&script).arg(folder).current_dir(&source)).map(drop)
     })
 }
 

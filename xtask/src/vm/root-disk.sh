@@ -1,4 +1,5 @@
-# Makes $FOLDER/root.ext4 from $BASE, the init in $WORK, and the files named in $WORK/copied, each at its own path.
+# Makes $FOLDER/root.ext4 from $BASE, the init in $WORK, the files named in $WORK/copied, each at its own path, and a link
+# to the program $NODE.
 PATH=$PATH:/usr/sbin:/sbin
 root=$WORK/root
 mkdir "$root"
@@ -12,16 +13,9 @@ while read -r path || [ -n "$path" ]; do
         tar -cf - -C / --exclude='python3.*/test' "${one#/}" | tar -xf - -C "$root" --skip-old-files
     done
 done <"$WORK/copied"
-for program in python3 node; do
-    found=$(command -v "$program" || true)
-    case $program in
-    python3) [ -n "$found" ] && found=$("$found" -c 'import sys; print(sys._base_executable)') ;;
-    node) [ -n "$found" ] && found=$("$found" -p process.execPath) ;;
-    esac
-    if [ -n "$found" ] && [ -e "$root$found" ] && [ ! -e "$root/usr/bin/$program" ]; then
-        ln -s "$found" "$root/usr/local/bin/$program"
-    fi
-done
+if [ -n "$NODE" ] && [ "$NODE" != /usr/bin/node ]; then
+    ln -s "$NODE" "$root/usr/local/bin/node"
+fi
 install -m 755 "$WORK/guest-init" "$root/guest-init"
 printf '127.0.0.1 localhost guest\n::1 localhost\n' >"$root/etc/hosts"
 printf 'nameserver 127.0.0.1\n' >"$root/etc/resolv.conf"

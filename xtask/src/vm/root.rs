@@ -13,7 +13,8 @@ use crate::cache::Cache;
 use crate::{debian, shell};
 
 /// Packages beyond the smallest Debian that tests use inside a guest.
-const PACKAGES: &str = "busybox-static,ca-certificates,curl,git,iproute2,kmod,nginx-light,openssl,procps,runc,socat";
+const PACKAGES: &str =
+    "busybox-static,ca-certificates,curl,git,iproute2,kmod,nginx-light,openssl,procps,python3,runc,socat";
 
 /// Why making the root disk needs root.
 const WHY: &str = "the root disk's files belong to root";
@@ -22,38 +23,35 @@ const INIT: &str = include_str!("guest-init.sh");
 const BASE: &str = include_str!("root-base.sh");
 const DISK: &str = include_str!("root-disk.sh");
 
-/// Root disks kept: the one without peers and two with.
-const KEPT: usize = 3;
+/// Root disks kept: clones of the project at different commits share the cache.
+const KEPT: usize = 6;
 
 /// Provides the root disk, with `peers` at their own path and the interpreters they need.
 pub(super) fn provide(cache: &Cache, peers: Option<&Path>) -> Result<PathBuf> {
     let suite = debian::codename()?;
     let advice = "check that Debian's archive can be reached by apt-get, and that there are 4 GB of free disk";
-    let base = cache.provide(
-        &format!("vm-base/{suite}-{}", hash(&[PACKAGES, BASE])),
-        advice,
-        |folder| {
-            let script = script(BASE, folder)
-                .env("SUITE", &suite)
-                .env("PACKAGES", PACKAGES)
-                .env("ARCHIVE", debian::archive()?)
-                .output_as_root()?;
-            Ok(script)
-        },
-    )?;
+    let base_name = format!("vm-base/{suite}-{}", hash(&[PACKAGES, BASE]));
+    let base = cache.provide(&base_name, advice, |folder| {
+        let script = script(BASE, folder).env("SUITE", &suite).env("PACKAGES", PACKAGES);
+        script.env("ARCHIVE", debian::archive()?).output_as_root()
+    })?;
     let inputs = peers
         .map(|peers| peers.to_string_lossy().into_owned())
         .unwrap_or_default();
     let name = format!("vm/{}", hash(&[&base.to_string_lossy(), INIT, DISK, &inputs]));
     let disk = cache.provide(&name, advice, |folder| {
-        let work = tempfile::tempdir_in(cache.path("vm"))?;
+        let work = tempfile::Builder::new().prefix(".work-").tempdir_in(cache.path("vm"))?;
         fs::write(work.path().join("guest-init"), INIT)?;
-        let copied = peers.map(paths_to_copy).transpose()?.unwrap_or_default();
+        let node = peers.map(|_| node()).transpose()?.unwrap_or_default();
+        let copied = peers
+            .map(|peers| paths_to_copy(peers, &node))
+            .transpose()?
+            .unwrap_or_default();
         fs::write(work.path().join("copied"), copied.join("\n"))?;
-        script(DISK, folder)
+        let script = script(DISK, folder)
             .env("BASE", base.join("root.tar"))
-            .env("WORK", work.path())
-            .output_as_root()
+            .env("WORK", work.path());
+        script.env("NODE", node).output_as_root()
     })?;
     cache.prune("vm", KEPT)?;
     Ok(disk.join("root.ext4"))
@@ -85,36 +83,42 @@ impl Script {
 }
 
 /// Everything outside of Debian's packages that peers need: themselves, Python, Node, and the libraries these load.
-fn paths_to_copy(peers: &Path) -> Result<Vec<String>> {
-    let ask = |program: &str, flag: &str, question: &str| -> Result<PathBuf> {
-        Ok(shell::output(&mut shell::command(program, [flag, question]))
-            .with_context(|| format!("{program} is needed for the peers"))?
-            .into())
-    };
-    let python = ask("python3", "-c", "import sys; print(sys.base_prefix)")?;
-    let node = ask("node", "-p", "process.execPath")?;
-    let mut paths: BTreeSet<PathBuf> = libraries(&[peers, &python.join("bin"), &python.join("lib"), &node])?;
-    paths.extend([peers.to_owned(), node]);
-    if python == Path::new("/usr") {
-        paths.extend(system_python()?);
-    } else {
-        paths.insert(python);
-    }
+fn paths_to_copy(peers: &Path, node: &Path) -> Result<Vec<String>> {
+    let mut places = pythons(peers)?;
+    places.extend([peers.to_owned(), node.to_owned()]);
+    let mut paths = libraries(&places)?;
+    paths.extend(places);
     Ok(paths.iter().map(|path| path.to_string_lossy().into_owned()).collect())
 }
 
-/// Python where it is a package of the system: its programs and libraries only, not all of `/usr`.
-fn system_python() -> Result<Vec<PathBuf>> {
-    let named = |folder: &str| -> Result<Vec<PathBuf>> {
-        let entries = fs::read_dir(folder)?.filter_map(Result::ok);
-        let python = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("python3"));
-        Ok(python.map(|entry| entry.path()).collect())
-    };
-    Ok([named("/usr/bin")?, named("/usr/lib")?].concat())
+fn node() -> Result<PathBuf> {
+    let path = shell::output(&mut shell::command("node", ["-p", "process.execPath"]));
+    Ok(path.context("Node is needed for the peers")?.into())
+}
+
+/// Where the Pythons of the peers' virtual environments are installed; the system's own is on every root disk.
+fn pythons(peers: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for folder in fs::read_dir(peers)? {
+        let Ok(settings) = fs::read_to_string(folder?.path().join("pyvenv.cfg")) else {
+            continue;
+        };
+        let bin = settings
+            .lines()
+            .find_map(|line| line.strip_prefix("home = "))
+            .map(Path::new);
+        let root = bin
+            .and_then(Path::parent)
+            .context("a virtual environment that names no Python")?;
+        if root != Path::new("/usr") && !found.contains(&root.to_owned()) {
+            found.push(root.to_owned());
+        }
+    }
+    Ok(found)
 }
 
 /// Shared libraries, as `ldd` names them, of every program and library below `places`.
-fn libraries(places: &[&Path]) -> Result<BTreeSet<PathBuf>> {
+fn libraries(places: &[PathBuf]) -> Result<BTreeSet<PathBuf>> {
     let mut programs = Vec::new();
     for entry in places.iter().flat_map(WalkDir::new) {
         let entry = entry?;
