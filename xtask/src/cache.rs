@@ -4,7 +4,6 @@
 //! interrupted or a second concurrent run never sees half of it.
 
 use std::fs::{self, File, TryLockError};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -97,19 +96,17 @@ impl Cache {
         Ok(place)
     }
 
-    /// Removes the oldest folders below `folder` until at most `keep` are left.
+    /// Removes the oldest things below `folder` until at most `keep` are left; what is still being made stays.
     pub(crate) fn prune(&self, folder: &str, keep: usize) -> Result<()> {
-        let mut found: Vec<_> = match fs::read_dir(self.path(folder)) {
-            Ok(entries) => entries
-                .filter_map(Result::ok)
-                .filter(|entry| entry.path().is_dir())
-                .collect(),
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
+        let whole = |entry: &fs::DirEntry| !entry.file_name().to_string_lossy().starts_with('.');
+        let mut found: Vec<_> = fs::read_dir(self.path(folder))?
+            .filter_map(Result::ok)
+            .filter(whole)
+            .collect();
         found.sort_by_key(|entry| entry.metadata().and_then(|data| data.modified()).ok());
         for old in found.iter().rev().skip(keep) {
-            fs::remove_dir_all(old.path())?;
+            // Another run may remove it at the same time.
+            let _ = fs::remove_dir_all(old.path());
         }
         Ok(())
     }
