@@ -54,7 +54,10 @@ fn count_slot(slot: u32, bytes: u64) {
         // SAFETY: the pointer is to this CPU's slot; atomic, since a program may preempt another on one CPU.
         unsafe {
             atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*counter).events, 1);
-            atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*counter).bytes, bytes);
+            // The compiler would make an atomic `or` of adding 0, which 5.10 does not know.
+            if bytes != 0 {
+                atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*counter).bytes, bytes);
+            }
         }
     }
 }
@@ -70,6 +73,21 @@ pub const fn tags(source: u8, direction: u8, missing: u8, sequence: u8) -> u64 {
 pub fn fixed<T: Copy + 'static>(record: &T) {
     if let Some(mut place) = RING.reserve::<T>(0) {
         place.write(*record);
+        place.submit(BPF_RB_NO_WAKEUP.into());
+    } else {
+        count(DropReason::RingFull, 0);
+    }
+}
+
+/// Puts a record of fixed size into the ring, zeroed, and lets `fill` write it there.
+#[inline(always)]
+pub fn in_place<T: Copy + 'static>(fill: impl FnOnce(&mut T)) {
+    if let Some(mut place) = RING.reserve::<T>(0) {
+        // SAFETY: records hold integers only; zeros are valid.
+        unsafe {
+            place.as_mut_ptr().write_bytes(0, 1);
+            fill(&mut *place.as_mut_ptr());
+        }
         place.submit(BPF_RB_NO_WAKEUP.into());
     } else {
         count(DropReason::RingFull, 0);

@@ -15,7 +15,7 @@ use aya_ebpf::{
 };
 use observer_common::{
     drops::DropReason,
-    record::{CLOSED_READERS_LEFT, CLOSED_WRITERS_LEFT, Opened},
+    record::{CLOSED_READERS_LEFT, CLOSED_WRITERS_LEFT},
     stream::{Direction, Source},
 };
 
@@ -114,14 +114,9 @@ pub fn begin(call: &mut Call, inode: u64) -> Result<(), DropReason> {
 
 /// Takes the pipe at `object` into sight. A function of its own, since its record needs stack.
 #[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn open_pipe(object: u64, number: u64) -> u64 {
-    let mut opened = Opened {
-        head: stream::head(Source::Pipe),
-        inode: number,
-        ..Opened::default()
-    };
-    stream::open(object, &mut opened, 0).into()
+fn open_pipe(object: u64, number: u64) -> u64 {
+    stream::open(object, Source::Pipe, number, 0, |_| ());
+    0
 }
 
 /// Where the bytes of a call on a pipe began, by our own totals.

@@ -4,7 +4,7 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use observer_common::{
-    record::{Head, Opened, RecordKind, SEQUENCE_TCP},
+    record::{Opened, RecordKind, SEQUENCE_TCP},
     stream::{Direction, Source, StreamKey, Verdict},
 };
 
@@ -78,26 +78,14 @@ pub fn known(object: u64, inode: u64) -> Option<*mut Stream> {
     }
 }
 
-/// Head of the record that tells of a new stream.
+/// Takes a new object into sight and tells the daemon what it is; `describe` fills in what only its source knows.
+///
+/// The record is written where it lies in the ring: it would be too much for the stack.
 #[inline(always)]
-pub fn head(source: Source) -> Head {
-    Head {
-        kind: RecordKind::Opened as u8,
-        source: source as u8,
-        direction: 0,
-        flags: 0,
-        pid: current_process(),
-    }
-}
-
-/// Takes a new object into sight and tells the daemon what it is. False when the table is full.
-#[inline(always)]
-pub fn open(object: u64, opened: &mut Opened, peer: u64) -> bool {
-    opened.stream = give_birth();
-    opened.time = emit::now();
+pub fn open(object: u64, source: Source, inode: u64, peer: u64, describe: impl FnOnce(&mut Opened)) {
     let stream = Stream {
-        birth: opened.stream,
-        inode: opened.inode,
+        birth: give_birth(),
+        inode,
         peer,
         sent: 0,
         received: 0,
@@ -109,10 +97,17 @@ pub fn open(object: u64, opened: &mut Opened, peer: u64) -> bool {
         reserved: 0,
     };
     if STREAMS.insert(&object, &stream, 0).is_err() {
-        return false;
+        return;
     }
-    emit::fixed(opened);
-    true
+    emit::in_place(|opened: &mut Opened| {
+        opened.head.kind = RecordKind::Opened as u8;
+        opened.head.source = source as u8;
+        opened.head.pid = current_process();
+        opened.stream = stream.birth;
+        opened.inode = inode;
+        opened.time = emit::now();
+        describe(opened);
+    });
 }
 
 /// The verdict in force for a stream, cached in its flags once it is final.

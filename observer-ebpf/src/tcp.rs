@@ -186,50 +186,48 @@ fn connection_key(sock: u64) -> u64 {
     u64::from(send) << 32 | u64::from(receive)
 }
 
-/// Address of the other end's socket, where that is on this node and in sight.
+/// Address of the other end's socket, where that is on this node and in sight; else 0.
 #[inline(always)]
 fn other_end(key: u64) -> u64 {
     let (send, receive) = ((key >> 32) as u32, key as u32);
-    // Ours connected: its SYN counts in `send`. Theirs connected: its SYN counts in their `send`, our `receive`. Or neither shows.
-    let mirrors = [
-        u64::from(receive) << 32 | u64::from(send.wrapping_add(1)),
-        u64::from(receive.wrapping_sub(1)) << 32 | u64::from(send),
-        u64::from(receive) << 32 | u64::from(send),
-    ];
-    for mirror in mirrors {
-        if let Some(sock) = CONNECTIONS.get_ptr(&mirror) {
-            // SAFETY: a live map value.
-            return unsafe { *sock };
-        }
+    // We connected: our SYN counts in `send`. They connected: theirs counts in our `receive`. Or neither shows.
+    let sock = lookup(receive, send.wrapping_add(1));
+    if sock != 0 {
+        return sock;
     }
-    0
+    let sock = lookup(receive.wrapping_sub(1), send);
+    if sock != 0 { sock } else { lookup(receive, send) }
+}
+
+#[inline(always)]
+fn lookup(send: u32, receive: u32) -> u64 {
+    // SAFETY: a live map value.
+    CONNECTIONS.get_ptr(&(u64::from(send) << 32 | u64::from(receive))).map_or(0, |sock| unsafe { *sock })
 }
 
 /// Takes the socket at `sock` into sight. A function of its own, since its record needs stack.
 #[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn open_tcp(sock: u64, number: u64) -> u64 {
+fn open_tcp(sock: u64, number: u64) -> u64 {
     let key = connection_key(sock);
-    let mut opened = Opened {
-        head: stream::head(Source::Tcp),
-        inode: number,
-        netns: network_namespace(sock),
-        send_base: (key >> 32) as u32,
-        receive_base: key as u32,
-        ..Opened::default()
-    };
-    addresses(sock, &mut opened);
     // First make ourselves known, then look: of two ends that come at once at least one finds the other.
     let _ = CONNECTIONS.insert(&key, &sock, 0);
     let peer = other_end(key);
+    let mut peer_birth = 0;
     if let Some(other) = STREAMS.get_ptr_mut(&peer) {
         // SAFETY: a live map value.
         unsafe {
             (*other).peer = sock;
-            opened.peer = (*other).birth;
+            peer_birth = (*other).birth;
         }
     }
-    stream::open(sock, &mut opened, peer).into()
+    stream::open(sock, Source::Tcp, number, peer, |opened| {
+        opened.netns = network_namespace(sock);
+        opened.peer = peer_birth;
+        opened.send_base = (key >> 32) as u32;
+        opened.receive_base = key as u32;
+        addresses(sock, opened);
+    });
+    0
 }
 
 #[inline(always)]

@@ -14,7 +14,6 @@ use aya_ebpf::{
 };
 use observer_common::{
     drops::DropReason,
-    record::Opened,
     stream::{Direction, Source},
 };
 
@@ -139,24 +138,24 @@ pub fn inode(sock: u64) -> u64 {
 
 /// Takes the socket at `sock` into sight. A function of its own, since its record needs stack.
 #[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn open_unix(sock: u64, number: u64) -> u64 {
+fn open_unix(sock: u64, number: u64) -> u64 {
     let peer: u64 = read(sock + offset!(unix_peer));
-    let mut opened = Opened {
-        head: stream::head(Source::Unix),
-        inode: number,
-        netns: network_namespace(sock),
-        ..Opened::default()
-    };
+    let mut peer_birth = 0;
+    let mut peer_inode = 0;
     if peer != 0 {
-        opened.peer_inode = inode(peer);
-        if let Some(other) = stream::known(peer, opened.peer_inode) {
+        peer_inode = inode(peer);
+        if let Some(other) = stream::known(peer, peer_inode) {
             // SAFETY: a live map value.
             unsafe {
                 (*other).peer = sock;
-                opened.peer = (*other).birth;
+                peer_birth = (*other).birth;
             }
         }
     }
-    stream::open(sock, &mut opened, peer).into()
+    stream::open(sock, Source::Unix, number, peer, |opened| {
+        opened.netns = network_namespace(sock);
+        opened.peer = peer_birth;
+        opened.peer_inode = peer_inode;
+    });
+    0
 }
