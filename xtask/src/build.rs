@@ -40,6 +40,13 @@ pub(crate) fn daemon(cache: &Cache) -> Result<PathBuf> {
     Ok(target_folder().join("release/mcp-observer"))
 }
 
+/// Builds the driver of the end-to-end tests and returns its path.
+pub(crate) fn driver() -> Result<PathBuf> {
+    shell::stream(&mut shell::cargo(["build", "--release", "--package", "e2e"]))
+        .context("the driver of the end-to-end tests does not build")?;
+    Ok(target_folder().join("release/e2e"))
+}
+
 /// Builds the kernel programs and returns the object's path, which is the same every time.
 ///
 /// The file is written only when its content changed, so that the daemon is not rebuilt for nothing.

@@ -88,9 +88,9 @@ impl Cache {
             announce(name, advice, || {
                 fs::create_dir_all(&place)?;
                 make(&place)?;
-                File::create(place.join(COMPLETE))
-                    .map(drop)
-                    .context("could not mark it complete")
+                // What `make` may have written into the mark itself stays.
+                let mark = File::options().create(true).append(true).open(place.join(COMPLETE));
+                mark.map(drop).context("could not mark it complete")
             })?;
         }
         Ok(place)

@@ -1,10 +1,19 @@
 //! Commands of the project: `cargo xtask COMMAND`.
 
+mod bench;
 mod build;
 mod cache;
 mod debian;
+mod demo;
+mod dist;
+mod image;
+mod libraries;
+mod node;
 mod peers;
+mod run;
+mod setup;
 mod shell;
+mod test;
 mod tidy;
 mod toolchain;
 mod vm;
@@ -19,32 +28,46 @@ use clap::Parser;
 #[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
 enum Command {
     /// Fetches and builds what the other commands need.
-    Setup,
+    Setup(setup::Options),
     /// Builds the kernel object and the daemon.
     Build(build::Options),
-    /// Runs one command in a virtual machine.
-    Vm(vm::command::Options),
+    /// Builds the daemon and runs it.
+    Run(run::Options),
+    /// Shows the daemon at work on a real client and a real server.
+    Demo,
+    /// Runs the tests and tells what came of them.
+    Test(test::Options),
     /// Checks the rules that a compiler does not.
     Tidy,
+    /// Measures the daemon and its pipeline.
+    Bench(bench::Options),
+    /// Runs one command in a virtual machine.
+    Vm(vm::command::Options),
+    /// Builds the container image.
+    Image,
+    /// Packs a release.
+    Dist,
 }
 
 fn main() -> ExitCode {
-    match run(&Command::parse()) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    run(&Command::parse()).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
-/// Does what was asked and returns the exit code.
-fn run(command: &Command) -> Result<u8> {
-    match command {
-        Command::Setup => toolchain::provide(&cache::Cache::open()?).map(drop)?,
-        Command::Build(options) => build::run(options)?,
-        Command::Tidy => tidy::run()?,
-        Command::Vm(options) => return Ok(u8::try_from(vm::command::run(options)?).unwrap_or(1)),
-    }
-    Ok(0)
+fn run(command: &Command) -> Result<ExitCode> {
+    let done = match command {
+        Command::Setup(options) => setup::run(options),
+        Command::Build(options) => build::run(options),
+        Command::Run(options) => run::run(options),
+        Command::Demo => demo::run(),
+        Command::Test(options) => return test::run(options),
+        Command::Tidy => tidy::run(),
+        Command::Bench(options) => bench::run(options),
+        Command::Vm(options) => return vm::command::run(options),
+        Command::Image => image::run(),
+        Command::Dist => dist::run(),
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }

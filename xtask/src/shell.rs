@@ -3,8 +3,9 @@
 //! Every command of set-up runs silently; when it fails, the end of its output becomes part of the error.
 
 use std::ffi::OsStr;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -56,6 +57,28 @@ pub(crate) fn stream(command: &mut Command) -> Result<()> {
         bail!("{} ({status})", printable(command));
     }
     Ok(())
+}
+
+/// Runs a command on this terminal and returns how it ended and what it wrote to standard output.
+pub(crate) fn tee(command: &mut Command) -> Result<(ExitStatus, String)> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| could_not_start(command))?;
+    let mut output = child.stdout.take().expect("standard output is piped");
+    let mut text = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let length = output.read(&mut buffer)?;
+        if length == 0 {
+            break;
+        }
+        text.extend_from_slice(&buffer[..length]);
+        let mut terminal = std::io::stdout().lock();
+        terminal.write_all(&buffer[..length])?;
+        terminal.flush()?;
+    }
+    Ok((child.wait()?, String::from_utf8_lossy(&text).into_owned()))
 }
 
 /// Returns the command itself for root and `sudo COMMAND` for others, after a line that says why.

@@ -1,6 +1,7 @@
 //! `cargo xtask vm`: one command in a guest, for people.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -45,7 +46,7 @@ pub(crate) struct Options {
 }
 
 /// Runs the command and returns its exit code.
-pub(crate) fn run(options: &Options) -> Result<i32> {
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let cache = Cache::open()?;
     let guest = Guest {
         cpus: options.cpus,
@@ -79,7 +80,7 @@ pub(crate) fn run(options: &Options) -> Result<i32> {
     if result.code == 0 {
         std::fs::remove_dir_all(&result.folder)?;
     }
-    Ok(result.code)
+    Ok(u8::try_from(result.code).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 fn parse_file(pair: &str) -> Result<(PathBuf, String)> {

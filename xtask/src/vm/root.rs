@@ -1,16 +1,14 @@
 //! The root disk of guests: a small Debian of the host's own suite, so that what was built here runs there.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
-use walkdir::WalkDir;
 
 use crate::cache::Cache;
-use crate::{debian, shell};
+use crate::{debian, libraries, shell};
 
 /// Packages beyond the smallest Debian that tests use inside a guest.
 const PACKAGES: &str =
@@ -86,7 +84,7 @@ impl Script {
 fn paths_to_copy(peers: &Path, node: &Path) -> Result<Vec<String>> {
     let mut places = pythons(peers)?;
     places.extend([peers.to_owned(), node.to_owned()]);
-    let mut paths = libraries(&places)?;
+    let mut paths = libraries::of(&places)?;
     paths.extend(places);
     Ok(paths.iter().map(|path| path.to_string_lossy().into_owned()).collect())
 }
@@ -117,43 +115,6 @@ fn pythons(peers: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Shared libraries, as `ldd` names them, of every program and library below `places`.
-fn libraries(places: &[PathBuf]) -> Result<BTreeSet<PathBuf>> {
-    let mut programs = Vec::new();
-    for entry in places.iter().flat_map(WalkDir::new) {
-        let entry = entry?;
-        if entry.file_type().is_file() && is_elf(entry.path()) {
-            programs.push(entry.into_path());
-        }
-    }
-    let mut found = BTreeSet::new();
-    for some in programs.chunks(100) {
-        // ldd fails when one of the files is static, and still names the libraries of the others.
-        let output = Command::new("ldd").args(some).output().context("could not start ldd")?;
-        found.extend(named_by_ldd(&String::from_utf8_lossy(&output.stdout)));
-    }
-    Ok(found)
-}
-
-fn is_elf(file: &Path) -> bool {
-    use std::io::Read;
-    let mut magic = [0; 4];
-    fs::File::open(file)
-        .and_then(|mut file| file.read_exact(&mut magic))
-        .is_ok()
-        && magic == *b"\x7fELF"
-}
-
-/// Reads `libz.so.1 => /lib/libz.so.1 (0x…)` and `/lib64/ld-linux.so.2 (0x…)`.
-fn named_by_ldd(output: &str) -> impl Iterator<Item = PathBuf> {
-    output
-        .lines()
-        .filter_map(|line| line.split_once(" (0x"))
-        .map(|(line, _)| line.rsplit("=> ").next().unwrap_or(line).trim())
-        .filter(|path| path.starts_with('/'))
-        .map(PathBuf::from)
-}
-
 fn hash(inputs: &[&str]) -> String {
     let mut hasher = Sha256::new();
     for input in inputs {
@@ -171,14 +132,6 @@ fn hash(inputs: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn libraries_are_read_from_ldd() {
-        let output = "a:\n\tlinux-vdso.so.1 (0x1)\n\tlibz.so.1 => /lib/libz.so.1 (0x2)\n\t/lib64/ld.so (0x3)\n\
-            \tlibgone.so => not found\n\tstatically linked\n";
-        let found: Vec<_> = named_by_ldd(output).collect();
-        assert_eq!(found, [Path::new("/lib/libz.so.1"), Path::new("/lib64/ld.so")]);
-    }
 
     #[test]
     fn hashes_tell_inputs_apart() {
