@@ -2,4 +2,14 @@
 
 #[cfg(feature = "daemon")]
 pub mod capture;
+#[cfg(feature = "daemon")]
+pub mod cli;
+#[cfg(feature = "daemon")]
+pub mod config;
+#[cfg(feature = "daemon")]
+pub mod daemon;
+#[cfg(feature = "daemon")]
+pub mod enrich;
 pub mod protocol;
+#[cfg(feature = "daemon")]
+pub mod sink;
