@@ -186,8 +186,16 @@ impl Layers {
     }
 
     fn config(&self) -> anyhow::Result<Config> {
-        self.choice("capture-payloads", &[("none", ())], "none (this version keeps no payloads)")?;
-        let formats = [("json", CallsFormat::Json), ("pretty", CallsFormat::Pretty), ("none", CallsFormat::None)];
+        self.choice(
+            "capture-payloads",
+            &[("none", ())],
+            "none (this version keeps no payloads)",
+        )?;
+        let formats = [
+            ("json", CallsFormat::Json),
+            ("pretty", CallsFormat::Pretty),
+            ("none", CallsFormat::None),
+        ];
         let backends = [
             ("auto", BackendChoice::Auto),
             ("function", BackendChoice::Function),
@@ -196,12 +204,16 @@ impl Layers {
         let defaults = Limits::default();
         let seconds = self.number("call-deadline", defaults.call_deadline / 1_000_000_000, 1, 86_400 * 7)?;
         Ok(Config {
-            listen: self.parse("listen", "an address with a port, such as 127.0.0.1:9464")?.unwrap_or(DEFAULT_LISTEN),
+            listen: self
+                .parse("listen", "an address with a port, such as 127.0.0.1:9464")?
+                .unwrap_or(DEFAULT_LISTEN),
             calls: self.choice("calls", &formats, "json, pretty, none")?,
             calls_file: self.parse("calls-file", "a path")?,
             max_series: self.number("max-series", 10_000, 100, 10_000_000)?,
             capture: Options {
-                backend: self.choice("backend", &backends, "auto, function, syscall")?.unwrap_or_default(),
+                backend: self
+                    .choice("backend", &backends, "auto, function, syscall")?
+                    .unwrap_or_default(),
                 scope: Scope {
                     pids: self.list("pid", "process ids of 1 and up", |pid: &u32| *pid > 0)?,
                     cgroups: self.list("cgroup", "paths of cgroup v2 folders", |_| true)?,
@@ -217,7 +229,9 @@ impl Layers {
     }
 
     fn single(&self, key: &str) -> Result<Option<(&Setting, &str)>, UsageError> {
-        let Some(setting) = self.0.get(key) else { return Ok(None) };
+        let Some(setting) = self.0.get(key) else {
+            return Ok(None);
+        };
         match setting.values.as_slice() {
             [value] => Ok(Some((setting, value))),
             values => Err(setting.error(&values.join(","), "one value")),
@@ -225,7 +239,9 @@ impl Layers {
     }
 
     fn parse<T: FromStr>(&self, key: &str, allowed: &str) -> Result<Option<T>, UsageError> {
-        let Some((setting, value)) = self.single(key)? else { return Ok(None) };
+        let Some((setting, value)) = self.single(key)? else {
+            return Ok(None);
+        };
         if value.is_empty() {
             return Err(setting.error(value, allowed));
         }
@@ -237,7 +253,9 @@ impl Layers {
         T: FromStr + PartialOrd + std::fmt::Display + Copy,
     {
         let allowed = format!("a whole number from {least} to {most}");
-        let Some(number) = self.parse::<T>(key, &allowed)? else { return Ok(default) };
+        let Some(number) = self.parse::<T>(key, &allowed)? else {
+            return Ok(default);
+        };
         if number < least || number > most {
             let (setting, value) = self.single(key)?.expect("it was parsed a line above");
             return Err(setting.error(value, &allowed));
@@ -246,7 +264,9 @@ impl Layers {
     }
 
     fn list<T: FromStr>(&self, key: &str, allowed: &str, valid: impl Fn(&T) -> bool) -> Result<Vec<T>, UsageError> {
-        let Some(setting) = self.0.get(key) else { return Ok(Vec::new()) };
+        let Some(setting) = self.0.get(key) else {
+            return Ok(Vec::new());
+        };
         let parse = |value: &String| match value.parse() {
             Ok(parsed) if !value.is_empty() && valid(&parsed) => Ok(parsed),
             _ => Err(setting.error(value, allowed)),
@@ -255,14 +275,17 @@ impl Layers {
     }
 
     fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)], allowed: &str) -> Result<Option<T>, UsageError> {
-        let Some((setting, value)) = self.single(key)? else { return Ok(None) };
+        let Some((setting, value)) = self.single(key)? else {
+            return Ok(None);
+        };
         let found = choices.iter().find(|(name, _)| *name == value);
-        found.map(|(_, choice)| Some(*choice)).ok_or_else(|| setting.error(value, allowed))
+        found
+            .map(|(_, choice)| Some(*choice))
+            .ok_or_else(|| setting.error(value, allowed))
     }
 }
 
-const DEFAULT_LISTEN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9464);
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9464);
 
 /// Holds about 100 ms of 50,000 calls a second.
 const DEFAULT_RING_BYTES: u32 = 8 << 20;
@@ -272,20 +295,31 @@ fn read_environment(
     settings: &mut BTreeMap<&'static str, Setting>,
 ) -> Result<(), UsageError> {
     for (name, value) in environment {
-        let Some(suffix) = name.strip_prefix(PREFIX) else { continue };
+        let Some(suffix) = name.strip_prefix(PREFIX) else {
+            continue;
+        };
         if OTHER_VARIABLES.contains(&suffix) || is_service_link(suffix) {
             continue;
         }
         let option = suffix.to_ascii_lowercase().replace('_', "-");
         let Some(key) = KEYS.iter().find(|key| **key == option) else {
             let known: Vec<String> = KEYS.iter().map(|key| variable(key)).collect();
-            return Err(UsageError(format!("{name}: no such option; allowed: {}", known.join(", "))));
+            return Err(UsageError(format!(
+                "{name}: no such option; allowed: {}",
+                known.join(", ")
+            )));
         };
         let values = match *key {
             "pid" | "cgroup" => value.split(',').map(|value| value.trim().to_owned()).collect(),
             _ => vec![value.clone()],
         };
-        settings.insert(key, Setting { origin: name.clone(), values });
+        settings.insert(
+            key,
+            Setting {
+                origin: name.clone(),
+                values,
+            },
+        );
     }
     Ok(())
 }
@@ -305,7 +339,9 @@ fn read_file(path: &Path, settings: &mut BTreeMap<&'static str, Setting>) -> any
         anyhow::anyhow!("cannot read the configuration {shown}: {error}; name a readable file with --config")
     })?;
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+        let line = error
+            .span()
+            .map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
         UsageError(format!("{shown}: line {line}: {}", error.message().replace('\n', " ")))
     })?;
     for (name, value) in table {
@@ -313,7 +349,13 @@ fn read_file(path: &Path, settings: &mut BTreeMap<&'static str, Setting>) -> any
             return Err(UsageError(format!("{shown}: {name}: no such key; allowed: {}", KEYS.join(", "))).into());
         };
         let origin = format!("{shown}: {name}");
-        settings.insert(key, Setting { values: file_values(&origin, value)?, origin });
+        settings.insert(
+            key,
+            Setting {
+                values: file_values(&origin, value)?,
+                origin,
+            },
+        );
     }
     Ok(())
 }
@@ -328,7 +370,9 @@ fn file_values(origin: &str, value: toml::Value) -> Result<Vec<String>, UsageErr
         }
         other => {
             let kind = other.type_str();
-            Err(UsageError(format!("{origin}: a {kind} is not allowed; allowed: a string, a number or a list of them")))
+            Err(UsageError(format!(
+                "{origin}: a {kind} is not allowed; allowed: a string, a number or a list of them"
+            )))
         }
     }
 }
@@ -349,8 +393,13 @@ mod tests {
             toml.write_all(text.as_bytes()).unwrap();
             line.extend(["--config", &path]);
         }
-        let Command::Run(args) = Cli::try_parse_from(line).unwrap().command else { unreachable!() };
-        let environment = environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let Command::Run(args) = Cli::try_parse_from(line).unwrap().command else {
+            unreachable!()
+        };
+        let environment = environment
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect();
         Config::for_run(&args, &environment).map_err(|error| format!("{error:#}").replace(&path, "FILE"))
     }
 
@@ -367,13 +416,21 @@ mod tests {
     #[test]
     fn a_flag_goes_over_the_environment_and_the_environment_over_the_file() {
         let file = "max-series = 300\nmax-streams = 300\nlisten = '127.0.0.1:3'\npid = [7, '8']\n";
-        let environment = [("MCP_OBSERVER_MAX_SERIES", "200"), ("MCP_OBSERVER_LISTEN", "127.0.0.1:2")];
+        let environment = [
+            ("MCP_OBSERVER_MAX_SERIES", "200"),
+            ("MCP_OBSERVER_LISTEN", "127.0.0.1:2"),
+        ];
         let config = run(&["--listen", "127.0.0.1:1"], &environment, Some(file)).unwrap();
         assert_eq!(config.listen.port(), 1);
         assert_eq!(config.max_series, 200);
         assert_eq!(config.limits.streams, 300);
         assert_eq!(config.capture.scope.pids, [7, 8]);
-        let config = run(&["--pid", "1", "--pid", "2"], &[("MCP_OBSERVER_PID", "3,4")], Some(file)).unwrap();
+        let config = run(
+            &["--pid", "1", "--pid", "2"],
+            &[("MCP_OBSERVER_PID", "3,4")],
+            Some(file),
+        )
+        .unwrap();
         assert_eq!(config.capture.scope.pids, [1, 2]);
         let config = run(&[], &[("MCP_OBSERVER_PID", "3, 4")], Some(file)).unwrap();
         assert_eq!(config.capture.scope.pids, [3, 4]);
@@ -408,7 +465,10 @@ mod tests {
 
     #[test]
     fn variables_that_kubernetes_sets_for_a_service_are_not_options() {
-        let environment = [("MCP_OBSERVER_PORT", "tcp://10.0.0.1:9464"), ("MCP_OBSERVER_SERVICE_HOST", "10.0.0.1")];
+        let environment = [
+            ("MCP_OBSERVER_PORT", "tcp://10.0.0.1:9464"),
+            ("MCP_OBSERVER_SERVICE_HOST", "10.0.0.1"),
+        ];
         assert!(run(&[], &environment, None).is_ok());
     }
 }

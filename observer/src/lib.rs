@@ -1,4 +1,8 @@
 //! Shows the MCP calls of every process on a Linux node without touching one of them.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "clocks are forbidden to `protocol` alone, which denies them for itself"
+)]
 
 #[cfg(feature = "daemon")]
 pub mod capture;

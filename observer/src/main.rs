@@ -35,21 +35,23 @@ fn command(command: Command) -> anyhow::Result<bool> {
     match command {
         Command::Run(args) => daemon::run(&Config::for_run(&args, &environment())?).map(|()| true),
         Command::Check(args) => daemon::check(args.json),
-        Command::Record(args) => {
-            daemon::record(&Config::for_record(&args, &environment())?, &args.file).map(|()| true)
-        }
-        Command::Replay(args) => {
-            daemon::replay(&Config::for_replay(&args, &environment())?, &args.file).map(|()| true)
-        }
+        Command::Record(args) => daemon::record(&Config::for_record(&args, &environment())?, &args.file).map(|()| true),
+        Command::Replay(args) => daemon::replay(&Config::for_replay(&args, &environment())?, &args.file).map(|()| true),
     }
 }
 
 /// Standard output carries only calls. `RUST_LOG` sets the level as `debug` or `observer::capture=debug`.
 fn log_to_standard_error() {
-    let targets = std::env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
+    let targets = std::env::var("RUST_LOG")
+        .ok()
+        .and_then(|text| text.parse::<Targets>().ok());
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::registry()
-        .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(ansi))
+        .with(
+            tracing_subscriber::fmt::layer()
+                .with_writer(std::io::stderr)
+                .with_ansi(ansi),
+        )
         .with(targets.unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO)))
         .init();
 }

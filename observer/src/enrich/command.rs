@@ -4,21 +4,52 @@
 //! something that has a name other than `node` or `python3`.
 
 /// Names of files that every project has; the folder above them says more.
-const GENERIC_FILES: &[&str] = &["index", "main", "__main__", "server", "cli", "app", "start", "run", "mcp"];
+const GENERIC_FILES: &[&str] = &[
+    "index", "main", "__main__", "server", "cli", "app", "start", "run", "mcp",
+];
 
 /// Folders between a project and its entry file.
-const GENERIC_FOLDERS: &[&str] = &["dist", "build", "src", "lib", "bin", "out", "esm", "cjs", "app", "node", "opt", "srv"];
+const GENERIC_FOLDERS: &[&str] = &[
+    "dist", "build", "src", "lib", "bin", "out", "esm", "cjs", "app", "node", "opt", "srv",
+];
 
 /// Options of interpreters whose value is an argument of its own.
-const NODE_VALUES: &[&str] = &["-r", "--require", "--import", "--loader", "--experimental-loader", "-C", "--conditions", "--env-file"];
+const NODE_VALUES: &[&str] = &[
+    "-r",
+    "--require",
+    "--import",
+    "--loader",
+    "--experimental-loader",
+    "-C",
+    "--conditions",
+    "--env-file",
+];
 const PYTHON_VALUES: &[&str] = &["-W", "-X", "--check-hash-based-pycs"];
-const JAVA_VALUES: &[&str] = &["-cp", "-classpath", "--class-path", "-p", "--module-path", "--add-modules", "--add-opens"];
-const RUNNER_VALUES: &[&str] =
-    &["-p", "--package", "-c", "--call", "--with", "--with-requirements", "--python", "--index-url", "--directory", "--spec"];
+const JAVA_VALUES: &[&str] = &[
+    "-cp",
+    "-classpath",
+    "--class-path",
+    "-p",
+    "--module-path",
+    "--add-modules",
+    "--add-opens",
+];
+const RUNNER_VALUES: &[&str] = &[
+    "-p",
+    "--package",
+    "-c",
+    "--call",
+    "--with",
+    "--with-requirements",
+    "--python",
+    "--index-url",
+    "--directory",
+    "--spec",
+];
 
 /// The package or script that `arguments` run; `None` where the executable itself is all there is to say.
 #[must_use]
-pub fn package(arguments: &[String]) -> Option<String> {
+pub(super) fn package(arguments: &[String]) -> Option<String> {
     let (program, rest) = arguments.split_first()?;
     let program = base_name(program);
     match interpreter(program) {
@@ -44,7 +75,7 @@ pub fn package(arguments: &[String]) -> Option<String> {
 
 /// What executes the program: `node`, `python`, `java` and the like, else `native`.
 #[must_use]
-pub fn runtime(executable: &str) -> &'static str {
+pub(super) fn runtime(executable: &str) -> &'static str {
     match interpreter(base_name(executable)) {
         "node" => "node",
         "bun" => "bun",
@@ -60,13 +91,15 @@ pub fn runtime(executable: &str) -> &'static str {
 
 /// The last part of a path.
 #[must_use]
-pub fn base_name(path: &str) -> &str {
+pub(super) fn base_name(path: &str) -> &str {
     path.trim_end_matches('/').rsplit('/').next().unwrap_or(path)
 }
 
 /// `python3.11` is `python`, `nodejs` is `node`.
 fn interpreter(program: &str) -> &str {
-    let name = program.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.').trim_end_matches('-');
+    let name = program
+        .trim_end_matches(|c: char| c.is_ascii_digit() || c == '.')
+        .trim_end_matches('-');
     match name {
         "nodejs" => "node",
         name => name,
@@ -100,7 +133,9 @@ fn skip_words<'a>(found: Option<&'a str>, words: &[&str], arguments: &'a [String
 
 fn after<'a>(arguments: &'a [String], words: &[&str]) -> Option<&'a [String]> {
     let first = arguments.iter().position(|argument| !argument.starts_with('-'))?;
-    words.contains(&arguments[first].as_str()).then(|| &arguments[first + 1..])
+    words
+        .contains(&arguments[first].as_str())
+        .then(|| &arguments[first + 1..])
 }
 
 fn without<'a>(arguments: &'a [String], words: &[&str]) -> &'a [String] {
@@ -188,12 +223,18 @@ fn script_package(path: &str) -> Option<String> {
     if let Some((_, inside)) = path.rsplit_once("node_modules/") {
         let mut parts = inside.split('/');
         let first = parts.next()?;
-        let name = if first.starts_with('@') || first == ".bin" { parts.next()? } else { first };
+        let name = if first.starts_with('@') || first == ".bin" {
+            parts.next()?
+        } else {
+            first
+        };
         return plain_package(name);
     }
     let mut parts = path.rsplit('/').filter(|part| !part.is_empty());
     let file = parts.next()?;
-    let stem = file.rsplit_once('.').map_or(file, |(stem, _)| if stem.is_empty() { file } else { stem });
+    let stem = file
+        .rsplit_once('.')
+        .map_or(file, |(stem, _)| if stem.is_empty() { file } else { stem });
     if !GENERIC_FILES.contains(&stem) {
         return Some(stem.to_owned());
     }
@@ -211,9 +252,15 @@ mod tests {
             let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
             assert_eq!(package(&arguments).as_deref(), expected, "{line}");
         };
-        check("npx -y @modelcontextprotocol/server-everything@2026.8.31 stdio", Some("server-everything"));
+        check(
+            "npx -y @modelcontextprotocol/server-everything@2026.8.31 stdio",
+            Some("server-everything"),
+        );
         check("npx --package=@a/tool@1 run-it", Some("tool"));
-        check("npm exec @modelcontextprotocol/server-everything", Some("server-everything"));
+        check(
+            "npm exec @modelcontextprotocol/server-everything",
+            Some("server-everything"),
+        );
         check("uvx mcp-server-time==1.2 --local-timezone UTC", Some("mcp-server-time"));
         check("uvx --from mcp-grafana serve", Some("mcp-grafana"));
         check("uv tool run mcp-server-git", Some("mcp-server-git"));
@@ -223,7 +270,10 @@ mod tests {
         check("/venv/bin/python /venv/bin/mcp-server-fetch", Some("mcp-server-fetch"));
         check("python3 -X dev /srv/weather/src/server.py --port 8", Some("weather"));
         check("python3 -c print()", None);
-        check("node --import ./x.mjs /a/node_modules/@modelcontextprotocol/server-everything/dist/index.js", Some("server-everything"));
+        check(
+            "node --import ./x.mjs /a/node_modules/@modelcontextprotocol/server-everything/dist/index.js",
+            Some("server-everything"),
+        );
         check("node /a/node_modules/.bin/mcp-server-x stdio", Some("mcp-server-x"));
         check("node /srv/weather-mcp/dist/index.js", Some("weather-mcp"));
         check("node index.js", Some("index"));

@@ -8,8 +8,10 @@ const ID_DIGITS: usize = 64;
 /// Runtimes name the group `…/ID`, `…/docker-ID.scope`, `…/cri-containerd-ID.scope`, `…/crio-ID.scope` or
 /// `…/libpod-ID.scope/container`; the innermost one counts.
 #[must_use]
-pub fn container_id(cgroup: &str) -> Option<&str> {
-    cgroup.lines().find_map(|line| line.split('/').rev().find_map(id_of_group))
+pub(super) fn container_id(cgroup: &str) -> Option<&str> {
+    cgroup
+        .lines()
+        .find_map(|line| line.split('/').rev().find_map(id_of_group))
 }
 
 fn id_of_group(group: &str) -> Option<&str> {

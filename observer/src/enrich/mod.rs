@@ -178,7 +178,10 @@ impl Enricher {
     /// Processes and names of servers that were forgotten because there were too many.
     #[must_use]
     pub fn evictions(&self) -> [(&'static str, u64); 2] {
-        [("processes", self.processes.evictions()), ("capabilities", self.naming.evictions())]
+        [
+            ("processes", self.processes.evictions()),
+            ("capabilities", self.naming.evictions()),
+        ]
     }
 
     fn handle_conversation(&mut self, observation: Observation, now: Timestamp) {
@@ -219,15 +222,25 @@ impl Enricher {
         let operation = match &observation {
             Observation::Call(call) => {
                 let proof = if call.target_known { Proof::Seen } else { Proof::Missing };
-                self.operations.label(&capability, &call.method, call.target.as_deref(), proof)
+                self.operations
+                    .label(&capability, &call.method, call.target.as_deref(), proof)
             }
             Observation::CallBegan(began) => {
-                self.operations.label(&capability, &began.method, began.target.as_deref(), Proof::Missing)
+                self.operations
+                    .label(&capability, &began.method, began.target.as_deref(), Proof::Missing)
             }
-            Observation::Notification { method, .. } | Observation::ServerRequest { method, .. } => method_label(method).into(),
+            Observation::Notification { method, .. } | Observation::ServerRequest { method, .. } => {
+                method_label(method).into()
+            }
             _ => "".into(),
         };
-        self.findings.push_back(Finding::Report(Report { observation, client, server, capability, operation }));
+        self.findings.push_back(Finding::Report(Report {
+            observation,
+            client,
+            server,
+            capability,
+            operation,
+        }));
     }
 
     fn depart(&mut self, who: (Arc<Workload>, u64), code: Option<u32>, time: Option<Timestamp>) {
@@ -236,18 +249,35 @@ impl Enricher {
             self.release(&key);
         }
         self.naming.forget(instance);
-        self.findings.push_back(Finding::Departure(Departure { workload, code, time }));
+        self.findings
+            .push_back(Finding::Departure(Departure { workload, code, time }));
     }
 
     fn server(&mut self, parties: &Parties) -> (Arc<Workload>, ServerKey) {
         let address = parties.server.address;
         if let Some(pid) = parties.server.pid {
             let (workload, instance) = self.processes.get(pid);
-            return (workload, ServerKey::Process { instance, port: address.map(|address| address.port()) });
+            return (
+                workload,
+                ServerKey::Process {
+                    instance,
+                    port: address.map(|address| address.port()),
+                },
+            );
         }
         let Capability { name, namespace } = naming::remote_name(parties);
-        let key = ServerKey::Remote { address, authority: parties.authority.as_deref().map(cut) };
-        (Arc::new(Workload { name, namespace, ..Workload::default() }), key)
+        let key = ServerKey::Remote {
+            address,
+            authority: parties.authority.as_deref().map(cut),
+        };
+        (
+            Arc::new(Workload {
+                name,
+                namespace,
+                ..Workload::default()
+            }),
+            key,
+        )
     }
 
     fn client(&mut self, party: &Party) -> Arc<Workload> {
@@ -256,7 +286,11 @@ impl Enricher {
         }
         let here = party.address.is_none_or(|address| address.ip().is_loopback());
         let (name, namespace) = if here { (UNKNOWN, HOST) } else { (EXTERNAL, EXTERNAL) };
-        Arc::new(Workload { name: name.to_owned(), namespace: namespace.to_owned(), ..Workload::default() })
+        Arc::new(Workload {
+            name: name.to_owned(),
+            namespace: namespace.to_owned(),
+            ..Workload::default()
+        })
     }
 }
 

@@ -32,8 +32,14 @@ const PATIENCE: u64 = 2_000_000_000;
 /// What a name is learned for: a process and the port it serves, or an address off this node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum ServerKey {
-    Process { instance: u64, port: Option<u16> },
-    Remote { address: Option<SocketAddr>, authority: Option<String> },
+    Process {
+        instance: u64,
+        port: Option<u16>,
+    },
+    Remote {
+        address: Option<SocketAddr>,
+        authority: Option<String>,
+    },
 }
 
 /// Names learned and observations held until there is one.
@@ -65,7 +71,10 @@ impl Naming {
     pub(super) fn learned(&mut self, key: &ServerKey, parties: &Parties) -> Option<Arc<Capability>> {
         let info = server_info(parties);
         let Some(names) = self.names.get_mut(key) else {
-            let capability = Arc::new(Capability { name: info?, namespace: HOST.to_owned() });
+            let capability = Arc::new(Capability {
+                name: info?,
+                namespace: HOST.to_owned(),
+            });
             self.insert(key.clone(), Arc::clone(&capability), vec![Arc::clone(&capability)]);
             return Some(capability);
         };
@@ -78,7 +87,10 @@ impl Naming {
         if names.by_server_info.len() >= MAX_NAMES_A_SERVER {
             return Some(Arc::clone(&names.first));
         }
-        let capability = Arc::new(Capability { name: info, namespace: names.first.namespace.clone() });
+        let capability = Arc::new(Capability {
+            name: info,
+            namespace: names.first.namespace.clone(),
+        });
         names.by_server_info.push(Arc::clone(&capability));
         Some(capability)
     }
@@ -89,7 +101,10 @@ impl Naming {
             return known;
         }
         let capability = Arc::new(match server.pid {
-            Some(_) => Capability { name: server.name.clone(), namespace: server.namespace.clone() },
+            Some(_) => Capability {
+                name: server.name.clone(),
+                namespace: server.namespace.clone(),
+            },
             None => remote_name(parties),
         });
         self.insert(key.clone(), Arc::clone(&capability), Vec::new());
@@ -97,17 +112,36 @@ impl Naming {
     }
 
     /// Keeps an observation until its server has a name; gives it back where it cannot be kept.
-    pub(super) fn hold(&mut self, key: &ServerKey, observation: Observation, now: Timestamp) -> Result<(), Observation> {
+    pub(super) fn hold(
+        &mut self,
+        key: &ServerKey,
+        observation: Observation,
+        now: Timestamp,
+    ) -> Result<(), Observation> {
         let room = self.held.len() < MAX_HELD_SERVERS;
-        let until = now.plus(if is_handshake(&observation) { HANDSHAKE_PATIENCE } else { PATIENCE });
+        let until = now.plus(if is_handshake(&observation) {
+            HANDSHAKE_PATIENCE
+        } else {
+            PATIENCE
+        });
         match self.held.get_mut(key) {
             Some(held) if held.observations.len() < MAX_HELD => {
-                held.until = if is_handshake(&observation) { held.until } else { held.until.min(until) };
+                held.until = if is_handshake(&observation) {
+                    held.until
+                } else {
+                    held.until.min(until)
+                };
                 held.observations.push(observation);
                 Ok(())
             }
             None if room => {
-                self.held.insert(key.clone(), Held { until, observations: vec![observation] });
+                self.held.insert(
+                    key.clone(),
+                    Held {
+                        until,
+                        observations: vec![observation],
+                    },
+                );
                 Ok(())
             }
             _ => Err(observation),
@@ -121,7 +155,11 @@ impl Naming {
 
     /// Servers whose observations have waited long enough by `now`, in no order.
     pub(super) fn overdue(&self, now: Timestamp) -> Vec<ServerKey> {
-        self.held.iter().filter(|(_, held)| held.until <= now).map(|(key, _)| key.clone()).collect()
+        self.held
+            .iter()
+            .filter(|(_, held)| held.until <= now)
+            .map(|(key, _)| key.clone())
+            .collect()
     }
 
     pub(super) fn evictions(&self) -> u64 {
@@ -130,7 +168,8 @@ impl Naming {
 
     /// Forgets the names of a process that is gone or became another program.
     pub(super) fn forget(&mut self, gone: u64) {
-        self.names.retain(|key, _| !matches!(key, ServerKey::Process { instance, .. } if *instance == gone));
+        self.names
+            .retain(|key, _| !matches!(key, ServerKey::Process { instance, .. } if *instance == gone));
     }
 
     /// The servers of a process that have observations held.
@@ -149,7 +188,14 @@ impl Naming {
             self.evictions += keep as u64 + 1;
         }
         self.births += 1;
-        self.names.insert(key, Names { first, by_server_info, born: self.births });
+        self.names.insert(
+            key,
+            Names {
+                first,
+                by_server_info,
+                born: self.births,
+            },
+        );
     }
 }
 
@@ -173,7 +219,10 @@ fn server_info(parties: &Parties) -> Option<String> {
 
 /// HTTP authority, else address. An authority that is only an address is no name.
 pub(super) fn remote_name(parties: &Parties) -> Capability {
-    let capability = |name: &str, namespace: &str| Capability { name: cut(name), namespace: namespace.to_owned() };
+    let capability = |name: &str, namespace: &str| Capability {
+        name: cut(name),
+        namespace: namespace.to_owned(),
+    };
     match (&parties.authority, parties.server.address) {
         (Some(authority), _) if !is_address(authority) => capability(authority, HOST),
         (_, Some(address)) if address.ip().is_loopback() => capability(&address.to_string(), HOST),

@@ -74,8 +74,16 @@ pub(super) struct Operations {
 
 impl Operations {
     /// The label of a call of `method`, of `target` where it is a tool or prompt, known to exist or not.
-    pub(super) fn label(&mut self, capability: &Arc<Capability>, method: &str, target: Option<&str>, proof: Proof) -> Arc<str> {
-        let Some(target) = target else { return method_label(method).into() };
+    pub(super) fn label(
+        &mut self,
+        capability: &Arc<Capability>,
+        method: &str,
+        target: Option<&str>,
+        proof: Proof,
+    ) -> Arc<str> {
+        let Some(target) = target else {
+            return method_label(method).into();
+        };
         if let Some(label) = self.admitted.get(capability).and_then(|names| names.get(target)) {
             return Arc::clone(label);
         }
@@ -86,7 +94,9 @@ impl Operations {
     }
 
     fn admit(&mut self, capability: &Arc<Capability>, target: &str) -> Arc<str> {
-        if target.len() > MAX_NAME || (self.admitted.len() >= MAX_CAPABILITIES && !self.admitted.contains_key(capability)) {
+        if target.len() > MAX_NAME
+            || (self.admitted.len() >= MAX_CAPABILITIES && !self.admitted.contains_key(capability))
+        {
             return OTHER.into();
         }
         let names = self.admitted.entry(Arc::clone(capability)).or_default();
@@ -121,9 +131,16 @@ mod tests {
 
     #[test]
     fn names_are_admitted_by_proof_and_stay_admitted_up_to_the_cap() {
-        let capability = Arc::new(Capability { name: "weather".into(), namespace: "host".into() });
+        let capability = Arc::new(Capability {
+            name: "weather".into(),
+            namespace: "host".into(),
+        });
         let mut operations = Operations::default();
-        let mut label = |target: &str, proof| operations.label(&capability, "tools/call", Some(target), proof).to_string();
+        let mut label = |target: &str, proof| {
+            operations
+                .label(&capability, "tools/call", Some(target), proof)
+                .to_string()
+        };
         assert_eq!(label("made up", Proof::Missing), "_unknown");
         assert_eq!(label("forecast", Proof::Seen), "forecast");
         assert_eq!(label("forecast", Proof::Missing), "forecast");

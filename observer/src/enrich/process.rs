@@ -56,7 +56,9 @@ struct Entry {
 
 impl ProcessTable {
     pub(super) fn new(proc: Option<PathBuf>) -> Self {
-        let name = proc.as_deref().and_then(|proc| read_text(&proc.join("sys/kernel/hostname")));
+        let name = proc
+            .as_deref()
+            .and_then(|proc| read_text(&proc.join("sys/kernel/hostname")));
         Self {
             proc,
             node: name.as_deref().unwrap_or_default().trim().into(),
@@ -110,7 +112,8 @@ impl ProcessTable {
         self.glimpses = GLIMPSES_PER_TURN;
         if now.since(self.swept) >= SWEEP_INTERVAL {
             self.swept = now;
-            self.entries.retain(|_, entry| entry.exited.is_none_or(|exited| now.since(exited) < KEPT_AFTER_EXIT));
+            self.entries
+                .retain(|_, entry| entry.exited.is_none_or(|exited| now.since(exited) < KEPT_AFTER_EXIT));
         }
     }
 
@@ -145,11 +148,21 @@ impl ProcessTable {
         let old = self.entries.remove(&pid);
         let entry = match old {
             // The same program, now read about.
-            Some(old) if read && !old.read => Entry { workload: Arc::new(workload), read, ..old },
+            Some(old) if read && !old.read => Entry {
+                workload: Arc::new(workload),
+                read,
+                ..old
+            },
             old => {
                 self.instances += 1;
                 let previous = old.filter(|old| old.read).map(|old| (old.workload, old.instance));
-                Entry { workload: Arc::new(workload), instance: self.instances, read, exited: None, previous }
+                Entry {
+                    workload: Arc::new(workload),
+                    instance: self.instances,
+                    read,
+                    exited: None,
+                    previous,
+                }
             }
         };
         self.entries.insert(pid, entry);
@@ -157,7 +170,11 @@ impl ProcessTable {
 
     /// Those seen first among the ended, then among all, give way; many at once, since finding them looks at everyone.
     fn evict(&mut self) {
-        let mut order: Vec<_> = self.entries.iter().map(|(pid, entry)| (entry.exited.is_none(), entry.instance, *pid)).collect();
+        let mut order: Vec<_> = self
+            .entries
+            .iter()
+            .map(|(pid, entry)| (entry.exited.is_none(), entry.instance, *pid))
+            .collect();
         let (oldest, _, _) = order.select_nth_unstable(EVICTED_AT_ONCE);
         for (_, _, pid) in oldest {
             self.entries.remove(pid);
@@ -168,9 +185,15 @@ impl ProcessTable {
 
 /// Adds what `/proc/PID` says; a process that is gone leaves the workload as it was.
 fn fill(workload: &mut Workload, folder: &Path) {
-    let Some(stat) = read_text(&folder.join("stat")) else { return };
+    let Some(stat) = read_text(&folder.join("stat")) else {
+        return;
+    };
     workload.start = start_of(&stat);
-    if let Some(comm) = stat.find('(').zip(stat.rfind(')')).map(|(open, close)| &stat[open + 1..close]) {
+    if let Some(comm) = stat
+        .find('(')
+        .zip(stat.rfind(')'))
+        .map(|(open, close)| &stat[open + 1..close])
+    {
         workload.comm = Some(comm.to_owned());
     }
     workload.exe = std::fs::read_link(folder.join("exe")).ok().map(|path| {
@@ -182,14 +205,20 @@ fn fill(workload: &mut Workload, folder: &Path) {
     workload.runtime = workload.exe.as_deref().map(command::runtime);
     workload.container = read_text(&folder.join("cgroup")).and_then(|text| container_id(&text).map(str::to_owned));
     workload.uid = read_text(&folder.join("status")).and_then(|text| uid_of(&text));
-    let executable = workload.exe.as_deref().or(arguments.first().map(String::as_str)).map(command::base_name);
+    let executable = workload
+        .exe
+        .as_deref()
+        .or(arguments.first().map(String::as_str))
+        .map(command::base_name);
     if let Some(name) = workload.package.as_deref().or(executable).or(workload.comm.as_deref()) {
         workload.name = super::cut(name);
     }
 }
 
 fn read_text(path: &Path) -> Option<String> {
-    std::fs::read(path).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    std::fs::read(path)
+        .ok()
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn read_command(path: &Path) -> Vec<String> {
@@ -197,7 +226,11 @@ fn read_command(path: &Path) -> Vec<String> {
     bytes.truncate(MAX_COMMAND);
     let text = String::from_utf8_lossy(&bytes);
     let text = text.trim_end_matches('\0');
-    if text.is_empty() { Vec::new() } else { text.split('\0').map(str::to_owned).collect() }
+    if text.is_empty() {
+        Vec::new()
+    } else {
+        text.split('\0').map(str::to_owned).collect()
+    }
 }
 
 /// Field 22 of `/proc/PID/stat`: clock ticks after boot. The name in field 2 may hold blanks and parentheses.
@@ -216,7 +249,12 @@ mod tests {
     use super::*;
 
     fn event(pid: u32, change: ProcessChange, time: u64) -> Process {
-        Process { pid: Pid(pid), change, comm: "sh".into(), time: Timestamp(time) }
+        Process {
+            pid: Pid(pid),
+            change,
+            comm: "sh".into(),
+            time: Timestamp(time),
+        }
     }
 
     #[test]
