@@ -202,7 +202,9 @@ fn other_end(key: u64) -> u64 {
 #[inline(always)]
 fn lookup(send: u32, receive: u32) -> u64 {
     // SAFETY: a live map value.
-    CONNECTIONS.get_ptr(&(u64::from(send) << 32 | u64::from(receive))).map_or(0, |sock| unsafe { *sock })
+    CONNECTIONS
+        .get_ptr(&(u64::from(send) << 32 | u64::from(receive)))
+        .map_or(0, |sock| unsafe { *sock })
 }
 
 /// Takes the socket at `sock` into sight. A function of its own, since its record needs stack.

@@ -93,8 +93,15 @@ pub fn begin(call: &mut Call) -> Result<(), DropReason> {
     let stream = match stream::known(call.object, number) {
         Some(stream) => stream,
         None => {
-            open_unix(call.object, number);
-            STREAMS.get_ptr_mut(&call.object).ok_or(DropReason::TableFull)?
+            open_unix(call.object, number, scope::current_process());
+            let stream = STREAMS.get_ptr_mut(&call.object).ok_or(DropReason::TableFull)?;
+            // SAFETY: a live map value.
+            let peer = unsafe { (*stream).peer };
+            // Its other end too: who holds that may be known before it moves a byte.
+            if peer != 0 && STREAMS.get_ptr(&peer).is_none() {
+                open_unix(peer, inode(peer), 0);
+            }
+            stream
         }
     };
     // SAFETY: live map values.
@@ -138,7 +145,7 @@ pub fn inode(sock: u64) -> u64 {
 
 /// Takes the socket at `sock` into sight. A function of its own, since its record needs stack.
 #[inline(never)]
-fn open_unix(sock: u64, number: u64) -> u64 {
+fn open_unix(sock: u64, number: u64, process: u32) -> u64 {
     let peer: u64 = read(sock + offset!(unix_peer));
     let mut peer_birth = 0;
     let mut peer_inode = 0;
@@ -153,6 +160,7 @@ fn open_unix(sock: u64, number: u64) -> u64 {
         }
     }
     stream::open(sock, Source::Unix, number, peer, |opened| {
+        opened.head.pid = process;
         opened.netns = network_namespace(sock);
         opened.peer = peer_birth;
         opened.peer_inode = peer_inode;

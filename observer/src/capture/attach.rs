@@ -81,7 +81,7 @@ const SAFE_TRAMPOLINES: &str = "__bpf_tramp_image_put_rcu";
 ///
 /// # Errors
 /// The reason, as a sentence.
-pub fn trampolines() -> Result<(), String> {
+pub(super) fn trampolines() -> Result<(), String> {
     let symbols = std::fs::read("/proc/kallsyms").unwrap_or_default();
     if memchr::memmem::find(&symbols, SAFE_TRAMPOLINES.as_bytes()).is_some() {
         Ok(())
@@ -96,7 +96,7 @@ pub fn trampolines() -> Result<(), String> {
 ///
 /// # Errors
 /// When the backend asked for cannot work here; `Auto` fails only when none can.
-pub fn attach(ebpf: &mut Ebpf, kernel: &Kernel, choice: BackendChoice) -> Result<(Backend, String, Vec<Probe>)> {
+pub(super) fn attach(ebpf: &mut Ebpf, kernel: &Kernel, choice: BackendChoice) -> Result<(Backend, String, Vec<Probe>)> {
     let refusal = match choice {
         BackendChoice::Syscall => "asked for by --backend".to_owned(),
         BackendChoice::Auto | BackendChoice::Function => match functions(ebpf, kernel) {

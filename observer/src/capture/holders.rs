@@ -3,11 +3,10 @@
 //! A server that was already blocked in `read` has moved no byte in our sight; when its client writes, nothing in that call
 //! names the server. `/proc/PID/fd` does. It is read once, at start; later processes are seen to read and write themselves.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use super::scope;
 use crate::protocol::event::{Direction, Event, Holder, Opened, Pid, Source, Timestamp};
 
 /// Descriptors remembered at most, so that a node with very many costs a few megabytes; later ones are left out.
@@ -15,18 +14,15 @@ const MAX_ENDS: usize = 128 << 10;
 
 /// Ends of pipes and sockets that existed at start, by inode number.
 #[derive(Debug, Default)]
-pub struct Holders {
+pub(super) struct Holders {
     ends: HashMap<u64, Vec<(Pid, Direction)>>,
 }
 
 impl Holders {
-    /// Reads the descriptors of every process but `observer`.
-    #[must_use]
-    pub fn existing(observer: u32) -> Self {
+    /// Reads the descriptors of `processes`.
+    pub(super) fn existing(processes: HashSet<u32>) -> Self {
         let mut ends: HashMap<u64, Vec<(Pid, Direction)>> = HashMap::new();
-        let descriptors = scope::processes()
-            .filter(|&process| process != observer)
-            .flat_map(descriptors);
+        let descriptors = processes.into_iter().flat_map(descriptors);
         for (inode, end) in descriptors.take(MAX_ENDS) {
             let holders = ends.entry(inode).or_default();
             if !holders.contains(&end) {
@@ -37,7 +33,7 @@ impl Holders {
     }
 
     /// Tells who held the ends of a stream that has just come into sight; nothing for one that is younger than the observer.
-    pub fn of(&mut self, opened: &Opened, now: Timestamp) -> impl Iterator<Item = Event> + use<> {
+    pub(super) fn of(&mut self, opened: &Opened, now: Timestamp) -> impl Iterator<Item = Event> + use<> {
         let known = match opened.source {
             Source::Pipe | Source::Unix => self.ends.remove(&opened.inode),
             Source::Tcp | Source::Tls => None,

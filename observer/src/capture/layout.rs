@@ -1,5 +1,7 @@
 //! Where the running kernel keeps its fields: read from its BTF, nothing known at compile time.
 
+use std::collections::HashMap;
+
 use anyhow::{Context, Result, bail};
 use btfparse::{Offset, Readable, TypeInformation, TypeVariant};
 use observer_common::config::{ABSENT, Layout};
@@ -10,6 +12,10 @@ pub const BTF: &str = "/sys/kernel/btf/vmlinux";
 /// Types and functions of the running kernel.
 pub struct Kernel {
     types: TypeInformation,
+    /// Ids of structs by name.
+    structs: HashMap<String, u32>,
+    /// Numbers of arguments of functions by name.
+    functions: HashMap<String, usize>,
 }
 
 impl std::fmt::Debug for Kernel {
@@ -46,21 +52,31 @@ impl Kernel {
         })?;
         let types = TypeInformation::new(&Memory(bytes))
             .map_err(|error| anyhow::anyhow!("the kernel's type information cannot be read: {}", error.message()))?;
-        Ok(Self { types })
+        let (mut structs, mut functions) = (HashMap::new(), HashMap::new());
+        for (id, kind) in types.get() {
+            match kind {
+                TypeVariant::Struct(found) => {
+                    structs.entry(found.name().clone().unwrap_or_default()).or_insert(*id);
+                }
+                TypeVariant::Func(func) => {
+                    if let Some(TypeVariant::FuncProto(proto)) = types.from_id(*func.prototype_tid()) {
+                        functions.insert(func.name().clone().unwrap_or_default(), proto.parameter_list().len());
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(Self {
+            types,
+            structs,
+            functions,
+        })
     }
 
     /// Number of arguments of a kernel function; `None` when the kernel does not have it.
     #[must_use]
     pub fn arguments(&self, function: &str) -> Option<usize> {
-        self.types.get().values().find_map(|kind| match kind {
-            TypeVariant::Func(func) if func.name().as_deref() == Some(function) => {
-                match self.types.from_id(*func.prototype_tid())? {
-                    TypeVariant::FuncProto(proto) => Some(proto.parameter_list().len()),
-                    _ => None,
-                }
-            }
-            _ => None,
-        })
+        self.functions.get(function).copied()
     }
 
     /// The first of `names` that is a function of the kernel.
@@ -71,10 +87,7 @@ impl Kernel {
 
     /// Offset in bytes of `path` (fields joined by dots) in the struct `name`.
     fn field(&self, name: &str, path: &str) -> Option<u32> {
-        let id = self.types.get().iter().find_map(|(id, kind)| match kind {
-            TypeVariant::Struct(found) if found.name().as_deref() == Some(name) => Some(*id),
-            _ => None,
-        })?;
+        let id = *self.structs.get(name)?;
         match self.types.offset_of(id, path).ok()?.1 {
             Offset::ByteOffset(bytes) => Some(bytes),
             _ => None,

@@ -111,7 +111,9 @@ impl Capture {
         let (backend, reason, probes) = attach::attach(&mut ebpf, &kernel, options.backend)?;
         // Again: what was made while the programs were being attached.
         follow(&mut ebpf, &options.scope)?;
-        let mut capture = Self {
+        let mut members = scope::members(&options.scope)?;
+        members.remove(&std::process::id());
+        let capture = Self {
             ring: RingBuf::try_from(take(&mut ebpf, "RING")?)?,
             ring_bytes: ring_bytes(options.ring_bytes) as usize,
             verdicts: Array::try_from(take(&mut ebpf, "VERDICTS")?)?,
@@ -120,14 +122,13 @@ impl Capture {
             backend,
             reason,
             probes,
-            holders: Holders::existing(std::process::id()),
+            holders: Holders::existing(members),
             recording: None,
             bad_records: 0,
             backlog: 0,
         };
         drop(kernel);
         give_back_memory();
-        capture.backlog = 0;
         Ok(capture)
     }
 

@@ -5,15 +5,17 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
+
+use super::Scope;
 
 /// Processes and their descendants, as `/proc` shows them now.
 ///
 /// # Errors
 /// When one of `roots` does not exist.
-pub fn descendants(roots: &[u32]) -> Result<HashSet<u32>> {
+pub(super) fn descendants(roots: &[u32]) -> Result<HashSet<u32>> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for process in processes() {
         if let Some(parent) = parent(process) {
@@ -36,8 +38,26 @@ pub fn descendants(roots: &[u32]) -> Result<HashSet<u32>> {
     Ok(found)
 }
 
+/// The processes in scope now; every process where the scope is the node.
+///
+/// # Errors
+/// As [`descendants`] and [`groups`].
+pub(super) fn members(scope: &Scope) -> Result<HashSet<u32>> {
+    if scope.pids.is_empty() && scope.cgroups.is_empty() {
+        return Ok(processes().collect());
+    }
+    let mut found = descendants(&scope.pids)?;
+    for root in &scope.cgroups {
+        walk(root, &mut |folder| {
+            let processes = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+            found.extend(processes.lines().filter_map(|line| line.parse::<u32>().ok()));
+        });
+    }
+    Ok(found)
+}
+
 /// Every process there is now.
-pub fn processes() -> impl Iterator<Item = u32> {
+fn processes() -> impl Iterator<Item = u32> {
     fs::read_dir("/proc")
         .into_iter()
         .flatten()
@@ -55,30 +75,30 @@ fn parent(process: u32) -> Option<u32> {
 ///
 /// # Errors
 /// When one of `roots` is no folder of a cgroup v2 tree.
-pub fn groups(roots: &[impl AsRef<Path>]) -> Result<HashSet<u64>> {
+pub(super) fn groups(roots: &[PathBuf]) -> Result<HashSet<u64>> {
     let mut found = HashSet::new();
     for root in roots {
-        let root = root.as_ref();
         if !root.join("cgroup.procs").exists() || root.join("tasks").exists() {
             bail!(
                 "--cgroup {}: this is no control group of version 2 (no file cgroup.procs there)",
                 root.display()
             );
         }
-        walk(root, &mut found).with_context(|| format!("--cgroup {}: cannot be read", root.display()))?;
+        walk(root, &mut |folder| {
+            found.extend(fs::metadata(folder).map(|folder| folder.ino()))
+        });
     }
     Ok(found)
 }
 
-fn walk(folder: &Path, found: &mut HashSet<u64>) -> std::io::Result<()> {
-    found.insert(fs::metadata(folder)?.ino());
-    for entry in fs::read_dir(folder)?.flatten() {
+/// Shows `visit` a folder and every folder below it. One that goes meanwhile is left out.
+fn walk(folder: &Path, visit: &mut impl FnMut(&Path)) {
+    visit(folder);
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            // A group may go while we look.
-            let _ = walk(&entry.path(), found);
+            walk(&entry.path(), visit);
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -99,7 +119,7 @@ mod tests {
 
     #[test]
     fn what_is_no_group_is_refused() {
-        let error = groups(&["/proc"]).expect_err("no group").to_string();
+        let error = groups(&["/proc".into()]).expect_err("no group").to_string();
         assert!(error.contains("--cgroup /proc"), "{error}");
     }
 }
