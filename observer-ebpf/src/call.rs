@@ -2,7 +2,8 @@
 //!
 //! Buffers are remembered at entry and copied at return: only the return value says how much was moved, and by then every page
 //! of it is in memory. Both ends count positions alike, so the reader of bytes that were copied at the writer's end only tells
-//! who read them and when.
+//! who read them and when. The reader copies what its writer could not: bytes sent before the writer came into sight, by a way
+//! that no probe covers, or in a call too long to wait for its return (`BULK`).
 //!
 //! ```text
 //! a call longer than MAX_CALL_BYTES:   | head, in pieces | gap: one record without bytes | tail, in pieces |
@@ -134,7 +135,7 @@ pub fn begin(call: &mut Call, stream: *mut Stream, position: u64) -> Result<(), 
         if (*stream).flags & MUTED != 0 {
             return Ok(());
         }
-        stream::enter(stream, direction, position);
+        stream::enter(stream, call.source as u8, direction, position, call.size);
         if direction == Direction::Sent as u8
             && call.size > MAX_CALL_BYTES
             && reader_in_sight(stream, call.source as u8)
@@ -151,7 +152,7 @@ pub fn begin(call: &mut Call, stream: *mut Stream, position: u64) -> Result<(), 
 
 /// Whether a process in scope reads what is written at this end.
 #[inline(always)]
-unsafe fn reader_in_sight(stream: *mut Stream, source: u8) -> bool {
+pub unsafe fn reader_in_sight(stream: *mut Stream, source: u8) -> bool {
     // SAFETY: the caller passes a live map value.
     unsafe {
         if source == Source::Pipe as u8 {
@@ -272,6 +273,7 @@ unsafe fn copied_elsewhere(call: *mut Call, stream: *mut Stream, returned: u64, 
     unsafe {
         let source = (*call).source as u8;
         if (*call).direction as u8 == Direction::Sent as u8 {
+            (*stream).promised = position + returned;
             if (*call).flags & BULK != 0 {
                 (*stream).bulk_to = position + returned;
                 return true;
@@ -290,7 +292,10 @@ unsafe fn copied_elsewhere(call: *mut Call, stream: *mut Stream, returned: u64, 
         let in_bulk = (*sender).bulk_from != (*sender).bulk_to
             && stream::before(source, position, (*sender).bulk_to)
             && stream::before(source, (*sender).bulk_from, position + returned);
-        (*sender).flags & SENDER != 0 && !stream::before(source, position, (*sender).captured_from) && !in_bulk
+        (*sender).flags & SENDER != 0
+            && !stream::before(source, position, (*sender).captured_from)
+            && !stream::before(source, (*sender).promised, position + returned)
+            && !in_bulk
     }
 }
 

@@ -15,6 +15,7 @@
 )]
 #![feature(core_intrinsics)]
 
+mod baseline;
 mod call;
 mod emit;
 mod iterator;

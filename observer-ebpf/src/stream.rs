@@ -46,6 +46,8 @@ pub struct Stream {
     /// Sent bytes that the reader copies, since the call that wrote them was too long to wait for.
     pub bulk_from: u64,
     pub bulk_to: u64,
+    /// Where the sends of this end that are done or under way end. A reader beyond it has read what no probe saw being sent.
+    pub promised: u64,
     /// Until when everything is copied whatever the verdict.
     pub armed_until: u64,
     pub flags: u32,
@@ -92,6 +94,7 @@ pub fn open(object: u64, source: Source, inode: u64, peer: u64, describe: impl F
         captured_from: 0,
         bulk_from: 0,
         bulk_to: 0,
+        promised: 0,
         armed_until: 0,
         flags: 0,
         reserved: 0,
@@ -150,16 +153,22 @@ pub fn before(source: u8, a: u64, b: u64) -> bool {
     }
 }
 
-/// Notes that a process in scope is about to move bytes at this end.
+/// Notes that a process in scope is about to move bytes at this end: `size` bytes from `position` on, for a send.
 #[inline(always)]
-pub unsafe fn enter(stream: *mut Stream, direction: u8, position: u64) {
+pub unsafe fn enter(stream: *mut Stream, source: u8, direction: u8, position: u64, size: u64) {
     // SAFETY: the caller passes a live map value.
     unsafe {
         if direction == Direction::Received as u8 {
             (*stream).flags |= READER;
-        } else if (*stream).flags & SENDER == 0 {
+            return;
+        }
+        if (*stream).flags & SENDER == 0 {
             (*stream).captured_from = position;
+            (*stream).promised = position;
             (*stream).flags |= SENDER;
+        }
+        if before(source, (*stream).promised, position + size) {
+            (*stream).promised = position + size;
         }
     }
 }

@@ -14,6 +14,7 @@ use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use observer_common::{
     config::ABSENT,
     drops::DropReason,
+    limits::MAX_SEGMENTS,
     stream::{Direction, Source},
 };
 
@@ -242,21 +243,33 @@ fn describe(call: &mut Call, shape: Shape, flags: Option<usize>, registers: &Reg
     call.flags = VECTOR_IN_USER;
     if shape == Shape::Vector {
         call.segments = registers.arguments[2];
-        call.size = 1;
     } else {
         let Some(header) = read_user::<[u64; 4]>(registers.arguments[1]) else {
             return false;
         };
         call.vector = header[2];
         call.segments = header[3];
-        call.size = 1;
         if shape == Shape::Messages {
             call.next_message = registers.arguments[1];
             call.messages = MAX_MESSAGES;
             call.message_end = 0;
         }
     }
+    call.size = bytes_asked_for(call);
     call.segments != 0
+}
+
+/// Sum of the lengths of a call's segments.
+#[inline(always)]
+fn bytes_asked_for(call: &Call) -> u64 {
+    let mut sum = 0;
+    for index in 0..u64::from(MAX_SEGMENTS) {
+        if index >= call.segments {
+            break;
+        }
+        sum += read_user::<u64>(call.vector + 16 * index + 8).unwrap_or(0);
+    }
+    sum
 }
 
 #[inline(always)]
