@@ -75,6 +75,10 @@ pub struct Capability {
 
 /// What the sinks are told.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "departures are rare; boxing reports would cost an allocation a call"
+)]
 pub enum Finding {
     /// Something about a conversation.
     Report(Report),
@@ -175,12 +179,13 @@ impl Enricher {
         self.findings.pop_front()
     }
 
-    /// Processes and names of servers that were forgotten because there were too many.
+    /// Processes, names of servers and sets of operations that were forgotten because there were too many.
     #[must_use]
-    pub fn evictions(&self) -> [(&'static str, u64); 2] {
+    pub fn evictions(&self) -> [(&'static str, u64); 3] {
         [
             ("processes", self.processes.evictions()),
             ("capabilities", self.naming.evictions()),
+            ("operations", self.operations.evictions()),
         ]
     }
 
@@ -191,8 +196,8 @@ impl Enricher {
             Some(capability) => capability,
             None if naming::is_past_handshake(&observation) => self.naming.settle(&key, parties, &server),
             None => match self.naming.hold(&key, observation, now) {
-                Ok(()) => return,
-                Err(observation) => {
+                None => return,
+                Some(observation) => {
                     self.release(&key);
                     return self.settle_and_report(observation);
                 }

@@ -22,7 +22,7 @@ const EVICTED_AT_ONCE: usize = MAX_PROCESSES / 64;
 const SWEEP_INTERVAL: u64 = 1_000_000_000;
 
 /// Reads a turn (10 ms) for processes that no observation has asked for; each takes about 50 µs.
-const GLIMPSES_PER_TURN: u32 = 8;
+const GLIMPSES_PER_TURN: u32 = 4;
 
 /// How long an ended process is remembered: as long as its late observations may come.
 const KEPT_AFTER_EXIT: u64 = 60_000_000_000;

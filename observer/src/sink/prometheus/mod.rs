@@ -12,7 +12,7 @@ pub use own::Vitals;
 
 use families as f;
 use own::Own;
-use presence::{Presence, Role};
+use presence::{Place, Presence, Role};
 use series::{Budget, Family, Owner};
 
 use super::clock::Anchor;
@@ -71,7 +71,8 @@ impl Metrics {
         let registry = Registry::new();
         Self {
             budget: Budget::new(max_series),
-            presence: Presence::default(),
+            // Everybody has a series at least.
+            presence: Presence::new(max_series),
             swept: Timestamp::default(),
             own: Own::new(&registry),
             server_duration: Family::new(&f::SERVER_DURATION, &registry),
@@ -133,9 +134,14 @@ impl Metrics {
     fn report(&mut self, report: &Report, anchor: &Anchor, now: Timestamp) {
         let capability = &report.capability;
         let labels = [capability.name.as_str(), capability.namespace.as_str()];
-        // A server elsewhere is as present as those who call it.
-        let process = report.server.pid.or(report.client.pid);
-        let owner = self.presence.seen(Role::Capability, labels[0], labels[1], process, now);
+        let place = match (report.server.pid, report.client.pid) {
+            (Some(pid), _) => Place::Here(pid),
+            (None, Some(caller)) => Place::Through(caller),
+            (None, None) => Place::Unknown,
+        };
+        let Some(owner) = self.presence.seen(Role::Capability, labels.into(), place, now) else {
+            return self.calls.refuse();
+        };
         let owners = [owner, 0];
         let budget = &mut self.budget;
         match &report.observation {
@@ -210,7 +216,7 @@ impl Metrics {
         let status = call.status.to_string();
         let [calls, request, response] =
             self.counters(report, &call.parties, &status, call.outcome, labels, owner, now);
-        calls.inspect(|total| total.inc());
+        calls.inspect(prometheus::IntCounter::inc);
         request.inspect(|total| total.inc_by(call.request_bytes));
         response.inspect(|total| total.inc_by(call.response_bytes));
         self.durations(report, call, labels, owner);
@@ -242,11 +248,12 @@ impl Metrics {
     ) -> [Option<prometheus::IntCounter>; 3] {
         let client = &report.client;
         let (caller, caller_namespace) = (client.name.as_str(), client.namespace.as_str());
-        let owners = [
-            owner,
-            self.presence
-                .seen(Role::Caller, caller, caller_namespace, client.pid, now),
-        ];
+        let place = client.pid.map_or(Place::Unknown, Place::Here);
+        let Some(presence) = self.presence.seen(Role::Caller, (caller, caller_namespace), place, now) else {
+            self.calls.refuse();
+            return [None, None, None];
+        };
+        let owners = [owner, presence];
         let vantage = parties.vantage.name();
         let operation = &report.operation;
         let full = [

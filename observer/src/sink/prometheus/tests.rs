@@ -192,7 +192,7 @@ fn what_is_no_call_has_families_of_its_own() {
             "",
         ))
         .take(&samples::call(|call| {
-            (call.outcome, call.status) = (Outcome::Timeout, 504)
+            (call.outcome, call.status) = (Outcome::Timeout, 504);
         }));
     for line in [
         r#"mcp_notifications_total{capability="weather",direction="server_to_client",mcp_method_name="notifications/progress",namespace="host"} 1"#,
