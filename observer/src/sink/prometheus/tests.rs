@@ -1,7 +1,7 @@
 //! The text that a scrape reads, from hand-made findings.
 
 use super::*;
-use crate::enrich::{Capability, Workload};
+use crate::enrich::{Capability, Ending, Workload};
 use crate::protocol::event::{DropReason, Pid};
 use crate::protocol::observation::MalformedReason;
 use crate::sink::samples;
@@ -56,7 +56,7 @@ fn gone(pid: u32) -> Finding {
     });
     Finding::Departure(Departure {
         workload,
-        code: Some(0),
+        ending: Ending::Unseen,
         time: None,
     })
 }
