@@ -127,6 +127,7 @@ impl Loop {
 
     fn finish(mut self) {
         tracing::info!("stopping");
+        self.health.set_obstacle(Some("the daemon is stopping".to_owned()));
         let deadline = last_moment();
         self.turn();
         while self.capture.backlog() > 0 && Instant::now() < deadline {
@@ -147,7 +148,7 @@ impl Loop {
             .into_iter()
             .map(|(reason, count)| (reason, count.events, count.bytes));
         let dropped = (DropReason::SinkQueue, flow.sinks.dropped_lines(), 0);
-        let [processes, capabilities] = flow.enricher.evictions();
+        let [processes, capabilities, operations] = flow.enricher.evictions();
         let vitals = Vitals {
             records: KINDS.into_iter().zip(flow.tally.records).collect(),
             losses: flow.tally.losses().chain(kernel).chain([dropped]).collect(),
@@ -162,6 +163,7 @@ impl Loop {
                 ("requests", census.request_evictions),
                 processes,
                 capabilities,
+                operations,
             ],
             skipped_runs: self.capture.skipped_runs(),
             muted_bytes: self.capture.muted_bytes(),

@@ -75,6 +75,10 @@ pub struct Capability {
 
 /// What the sinks are told.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "departures are rare; boxing reports would cost an allocation a call"
+)]
 pub enum Finding {
     /// Something about a conversation.
     Report(Report),
@@ -102,10 +106,24 @@ pub struct Report {
 pub struct Departure {
     /// Who ended.
     pub workload: Arc<Workload>,
-    /// As `wait(2)` tells it; `None` when it became another program.
-    pub code: Option<u32>,
+    /// How.
+    pub ending: Ending,
     /// When, where the kernel told.
     pub time: Option<Timestamp>,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The kernel told; `code` as `wait(2)` has it.
+    Exit {
+        /// Status and signal.
+        code: u32,
+    },
+    /// It became another program.
+    Exec,
+    /// It is gone; its end was not seen.
+    Unseen,
 }
 
 /// Turns observations into findings.
@@ -146,11 +164,11 @@ impl Enricher {
         match observation {
             Observation::PeerExit { pid, code, time } => {
                 let who = self.processes.get(pid);
-                self.depart(who, Some(code), Some(time));
+                self.depart(who, Ending::Exit { code }, Some(time));
             }
             Observation::PeerReplaced { pid } => {
                 if let Some(who) = self.processes.replaced(pid) {
-                    self.depart(who, None, None);
+                    self.depart(who, Ending::Exec, None);
                 }
             }
             observation => self.handle_conversation(observation, now),
@@ -160,6 +178,10 @@ impl Enricher {
     /// Takes in that it is `now`: names the servers that have kept silent for long enough.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.processes.turn(now);
+        for pid in self.processes.vanished(now) {
+            let who = self.processes.get(pid);
+            self.depart(who, Ending::Unseen, None);
+        }
         for key in self.naming.overdue(now) {
             self.release(&key);
         }
@@ -167,7 +189,9 @@ impl Enricher {
 
     /// Gives out everything that is held, as at the end.
     pub fn finish(&mut self) {
-        self.handle_timeout(Timestamp(u64::MAX));
+        for key in self.naming.overdue(Timestamp(u64::MAX)) {
+            self.release(&key);
+        }
     }
 
     /// What has been found, oldest first.
@@ -175,12 +199,13 @@ impl Enricher {
         self.findings.pop_front()
     }
 
-    /// Processes and names of servers that were forgotten because there were too many.
+    /// Processes, names of servers and sets of operations that were forgotten because there were too many.
     #[must_use]
-    pub fn evictions(&self) -> [(&'static str, u64); 2] {
+    pub fn evictions(&self) -> [(&'static str, u64); 3] {
         [
             ("processes", self.processes.evictions()),
             ("capabilities", self.naming.evictions()),
+            ("operations", self.operations.evictions()),
         ]
     }
 
@@ -191,8 +216,8 @@ impl Enricher {
             Some(capability) => capability,
             None if naming::is_past_handshake(&observation) => self.naming.settle(&key, parties, &server),
             None => match self.naming.hold(&key, observation, now) {
-                Ok(()) => return,
-                Err(observation) => {
+                None => return,
+                Some(observation) => {
                     self.release(&key);
                     return self.settle_and_report(observation);
                 }
@@ -243,14 +268,14 @@ impl Enricher {
         }));
     }
 
-    fn depart(&mut self, who: (Arc<Workload>, u64), code: Option<u32>, time: Option<Timestamp>) {
+    fn depart(&mut self, who: (Arc<Workload>, u64), ending: Ending, time: Option<Timestamp>) {
         let (workload, instance) = who;
         for key in self.naming.held_for(instance) {
             self.release(&key);
         }
         self.naming.forget(instance);
         self.findings
-            .push_back(Finding::Departure(Departure { workload, code, time }));
+            .push_back(Finding::Departure(Departure { workload, ending, time }));
     }
 
     fn server(&mut self, parties: &Parties) -> (Arc<Workload>, ServerKey) {

@@ -112,39 +112,22 @@ impl Naming {
     }
 
     /// Keeps an observation until its server has a name; gives it back where it cannot be kept.
-    pub(super) fn hold(
-        &mut self,
-        key: &ServerKey,
-        observation: Observation,
-        now: Timestamp,
-    ) -> Result<(), Observation> {
+    pub(super) fn hold(&mut self, key: &ServerKey, observation: Observation, now: Timestamp) -> Option<Observation> {
+        let handshake = is_handshake(&observation);
+        let until = now.plus(if handshake { HANDSHAKE_PATIENCE } else { PATIENCE });
         let room = self.held.len() < MAX_HELD_SERVERS;
-        let until = now.plus(if is_handshake(&observation) {
-            HANDSHAKE_PATIENCE
-        } else {
-            PATIENCE
-        });
         match self.held.get_mut(key) {
             Some(held) if held.observations.len() < MAX_HELD => {
-                held.until = if is_handshake(&observation) {
-                    held.until
-                } else {
-                    held.until.min(until)
-                };
+                held.until = if handshake { held.until } else { held.until.min(until) };
                 held.observations.push(observation);
-                Ok(())
+                None
             }
             None if room => {
-                self.held.insert(
-                    key.clone(),
-                    Held {
-                        until,
-                        observations: vec![observation],
-                    },
-                );
-                Ok(())
+                let observations = vec![observation];
+                self.held.insert(key.clone(), Held { until, observations });
+                None
             }
-            _ => Err(observation),
+            _ => Some(observation),
         }
     }
 

@@ -8,8 +8,8 @@ use super::Capability;
 /// Tools and prompts of one capability that get a label of their own.
 const MAX_OPERATIONS: usize = 200;
 
-/// Capabilities whose operations are remembered.
-const MAX_CAPABILITIES: usize = 4096;
+/// Tools and prompts remembered of all capabilities together; the capability not called for longest is forgotten first.
+const MAX_ADMITTED: usize = 20_000;
 
 /// Bytes of a name that still makes a readable label.
 const MAX_NAME: usize = 128;
@@ -69,7 +69,17 @@ pub fn method_label(method: &str) -> &'static str {
 /// Which tools and prompts have been admitted as labels.
 #[derive(Debug, Default)]
 pub(super) struct Operations {
-    admitted: HashMap<Arc<Capability>, HashSet<Arc<str>>>,
+    admitted: HashMap<Arc<Capability>, Admitted>,
+    total: usize,
+    uses: u64,
+    evictions: u64,
+}
+
+#[derive(Debug, Default)]
+struct Admitted {
+    names: HashSet<Arc<str>>,
+    /// Order of the last use, for eviction.
+    used: u64,
 }
 
 impl Operations {
@@ -84,8 +94,12 @@ impl Operations {
         let Some(target) = target else {
             return method_label(method).into();
         };
-        if let Some(label) = self.admitted.get(capability).and_then(|names| names.get(target)) {
-            return Arc::clone(label);
+        self.uses += 1;
+        if let Some(admitted) = self.admitted.get_mut(capability) {
+            admitted.used = self.uses;
+            if let Some(label) = admitted.names.get(target) {
+                return Arc::clone(label);
+            }
         }
         match proof {
             Proof::Missing => UNKNOWN.into(),
@@ -93,19 +107,39 @@ impl Operations {
         }
     }
 
+    /// Capabilities whose operations were forgotten.
+    pub(super) fn evictions(&self) -> u64 {
+        self.evictions
+    }
+
     fn admit(&mut self, capability: &Arc<Capability>, target: &str) -> Arc<str> {
-        if target.len() > MAX_NAME
-            || (self.admitted.len() >= MAX_CAPABILITIES && !self.admitted.contains_key(capability))
-        {
+        let full = self
+            .admitted
+            .get(capability)
+            .is_some_and(|admitted| admitted.names.len() >= MAX_OPERATIONS);
+        if full || target.len() > MAX_NAME {
             return OTHER.into();
         }
-        let names = self.admitted.entry(Arc::clone(capability)).or_default();
-        if names.len() >= MAX_OPERATIONS {
-            return OTHER.into();
+        if self.total >= MAX_ADMITTED {
+            self.evict();
         }
+        let admitted = self.admitted.entry(Arc::clone(capability)).or_default();
+        admitted.used = self.uses;
         let label: Arc<str> = target.into();
-        names.insert(Arc::clone(&label));
+        admitted.names.insert(Arc::clone(&label));
+        self.total += 1;
         label
+    }
+
+    fn evict(&mut self) {
+        let oldest = self.admitted.iter().min_by_key(|(_, admitted)| admitted.used);
+        if let Some(capability) = oldest.map(|(capability, _)| Arc::clone(capability)) {
+            self.total -= self
+                .admitted
+                .remove(&capability)
+                .map_or(0, |admitted| admitted.names.len());
+            self.evictions += 1;
+        }
     }
 }
 
@@ -150,5 +184,28 @@ mod tests {
         }
         assert_eq!(label("one more", Proof::Seen), "_other");
         assert_eq!(label("forecast", Proof::Seen), "forecast");
+    }
+
+    #[test]
+    fn what_is_remembered_of_all_capabilities_is_bounded() {
+        let mut operations = Operations::default();
+        let capability = |number: usize| {
+            Arc::new(Capability {
+                name: number.to_string(),
+                namespace: "host".into(),
+            })
+        };
+        for number in 0..=MAX_ADMITTED {
+            operations.label(&capability(number), "tools/call", Some("a"), Proof::Seen);
+        }
+        assert_eq!((operations.total, operations.evictions()), (MAX_ADMITTED, 1));
+        assert_eq!(
+            &*operations.label(&capability(0), "tools/call", Some("a"), Proof::Missing),
+            "_unknown"
+        );
+        assert_eq!(
+            &*operations.label(&capability(1), "tools/call", Some("a"), Proof::Missing),
+            "a"
+        );
     }
 }

@@ -18,11 +18,14 @@ const MAX_PROCESSES: usize = 16_384;
 /// Processes forgotten at once when the table is full.
 const EVICTED_AT_ONCE: usize = MAX_PROCESSES / 64;
 
+/// Nanoseconds between two looks for processes whose end was not told: a full ring may have lost it.
+const ROLL_CALL_INTERVAL: u64 = 30_000_000_000;
+
 /// Nanoseconds between two looks for processes that ended long ago.
 const SWEEP_INTERVAL: u64 = 1_000_000_000;
 
 /// Reads a turn (10 ms) for processes that no observation has asked for; each takes about 50 µs.
-const GLIMPSES_PER_TURN: u32 = 8;
+const GLIMPSES_PER_TURN: u32 = 4;
 
 /// How long an ended process is remembered: as long as its late observations may come.
 const KEPT_AFTER_EXIT: u64 = 60_000_000_000;
@@ -41,6 +44,7 @@ pub(super) struct ProcessTable {
     glimpses: u32,
     evictions: u64,
     swept: Timestamp,
+    called: Timestamp,
 }
 
 #[derive(Debug)]
@@ -49,6 +53,8 @@ struct Entry {
     instance: u64,
     /// Whether `/proc` has been asked.
     read: bool,
+    /// Whether an observation has asked for it.
+    wanted: bool,
     exited: Option<Timestamp>,
     /// Who had this number before; told when the pipeline says that it was replaced, which is a little later.
     previous: Option<(Arc<Workload>, u64)>,
@@ -67,6 +73,7 @@ impl ProcessTable {
             glimpses: GLIMPSES_PER_TURN,
             evictions: 0,
             swept: Timestamp::default(),
+            called: Timestamp::default(),
         }
     }
 
@@ -103,7 +110,8 @@ impl ProcessTable {
         if !self.entries.get(&pid).is_some_and(|entry| entry.read) {
             self.read(pid);
         }
-        let entry = self.entries.get(&pid).expect("`read` inserts an entry");
+        let entry = self.entries.get_mut(&pid).expect("`read` inserts an entry");
+        entry.wanted = true;
         (Arc::clone(&entry.workload), entry.instance)
     }
 
@@ -115,6 +123,28 @@ impl ProcessTable {
             self.entries
                 .retain(|_, entry| entry.exited.is_none_or(|exited| now.since(exited) < KEPT_AFTER_EXIT));
         }
+    }
+
+    /// Processes that were asked for and are gone without a word, at most once for each.
+    pub(super) fn vanished(&mut self, now: Timestamp) -> Vec<Pid> {
+        let Some(proc) = self
+            .proc
+            .as_ref()
+            .filter(|_| now.since(self.called) >= ROLL_CALL_INTERVAL)
+        else {
+            return Vec::new();
+        };
+        self.called = now;
+        let silent = self
+            .entries
+            .iter_mut()
+            .filter(|(pid, entry)| entry.wanted && entry.exited.is_none() && !proc.join(pid.0.to_string()).exists());
+        silent
+            .map(|(pid, entry)| {
+                entry.exited = Some(now);
+                *pid
+            })
+            .collect()
     }
 
     pub(super) fn evictions(&self) -> u64 {
@@ -160,6 +190,7 @@ impl ProcessTable {
                     workload: Arc::new(workload),
                     instance: self.instances,
                     read,
+                    wanted: false,
                     exited: None,
                     previous,
                 }
@@ -273,6 +304,15 @@ mod tests {
         table.handle_process(&event(7, ProcessChange::Exec, 1));
         assert_eq!(table.get(Pid(7)).0.name, "sh");
         assert_eq!(table.get(Pid(8)).0.name, "_unknown");
+    }
+
+    #[test]
+    fn a_process_whose_end_was_not_told_is_missed_at_the_roll_call() {
+        let mut table = ProcessTable::new(Some("/proc".into()));
+        table.get(Pid(std::process::id()));
+        table.get(Pid(u32::MAX));
+        assert_eq!(table.vanished(Timestamp(ROLL_CALL_INTERVAL)), [Pid(u32::MAX)]);
+        assert_eq!(table.vanished(Timestamp(2 * ROLL_CALL_INTERVAL)), [Pid(0); 0]);
     }
 
     #[test]

@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn names_cannot_steer_the_terminal() {
         let line = line(Colour::Plain, |call| {
-            call.target = Some("a\x1b[2Jb\r\nc\u{202e}".into())
+            call.target = Some("a\x1b[2Jb\r\nc\u{202e}".into());
         });
         assert!(line.contains("a\\u{1b}[2Jb\\u{d}\\u{a}c\\u{202e}"));
     }

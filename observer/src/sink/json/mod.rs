@@ -14,7 +14,7 @@ use rows::{
 use super::clock::Anchor;
 use super::outcome::{error_type, level};
 use super::salt::Salt;
-use crate::enrich::{Departure, Finding, Report, Workload};
+use crate::enrich::{Departure, Ending, Finding, Report, Workload};
 use crate::protocol::event::Timestamp;
 use crate::protocol::observation::{Call, Observation, Parties, Party, Side, Transport, Vantage};
 
@@ -232,13 +232,17 @@ fn malformed<'a>(
 }
 
 fn process_end(departure: &Departure, timestamp: String, seq: u64) -> ProcessEndRow<'_> {
-    let code = departure.code;
+    let (event, code) = match departure.ending {
+        Ending::Exit { code } => ("exit", Some(code)),
+        Ending::Unseen => ("exit", None),
+        Ending::Exec => ("exec", None),
+    };
     ProcessEndRow {
         timestamp,
         level: "info",
         schema: "mcp-process/1",
         seq,
-        event: if code.is_some() { "exit" } else { "exec" },
+        event,
         // As wait(2) packs them: the status in the second byte, the signal in the low seven bits.
         exit_status: code.filter(|code| code & 0x7f == 0).map(|code| code >> 8 & 0xff),
         signal: code.map(|code| code & 0x7f).filter(|signal| *signal != 0),

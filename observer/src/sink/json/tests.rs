@@ -166,17 +166,17 @@ fn records_of_every_schema_are_numbered_together() {
         pid: Some(Pid(977)),
         ..Workload::default()
     };
-    let end = |code| {
+    let end = |ending| {
         let (workload, time) = (Arc::new(workload.clone()), Some(Timestamp(3_000_000_000)));
-        Finding::Departure(Departure { workload, code, time })
+        Finding::Departure(Departure { workload, ending, time })
     };
     assert_eq!(line(&mut json, &samples::began()), "");
     let found = [
         samples::call(|_| ()),
         malformed,
-        end(Some(9)),
-        end(Some(3 << 8)),
-        end(None),
+        end(Ending::Exit { code: 9 }),
+        end(Ending::Exit { code: 3 << 8 }),
+        end(Ending::Exec),
     ];
     let records: Vec<Value> = found
         .iter()

@@ -1,18 +1,20 @@
 //! Metrics of calls and capabilities, and of the observer itself, for Prometheus to scrape.
 
+mod exposition;
 mod families;
 mod own;
 mod presence;
 mod series;
 
-use prometheus::{GaugeVec, HistogramVec, IntCounterVec, Registry, TextEncoder};
+use prometheus::{GaugeVec, HistogramVec, IntCounterVec, Registry};
 
+pub use exposition::{Exposition, Filter};
 pub use families::{FAMILIES, Kind, Spec, reference};
 pub use own::Vitals;
 
 use families as f;
 use own::Own;
-use presence::{Presence, Role};
+use presence::{Place, Presence, Role};
 use series::{Budget, Family, Owner};
 
 use super::clock::Anchor;
@@ -51,19 +53,6 @@ pub struct Metrics {
     last_call: Family<GaugeVec>,
 }
 
-/// What scrapes read: the same metrics, from any thread.
-#[derive(Clone)]
-pub struct Exposition(Registry);
-
-/// Whose series a scrape wants.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filter {
-    /// Label `capability`.
-    pub capability: Option<String>,
-    /// Label `namespace`.
-    pub namespace: Option<String>,
-}
-
 impl Metrics {
     /// Metrics of at most `max_series` series.
     #[must_use]
@@ -71,7 +60,8 @@ impl Metrics {
         let registry = Registry::new();
         Self {
             budget: Budget::new(max_series),
-            presence: Presence::default(),
+            // Everybody has a series at least.
+            presence: Presence::new(max_series),
             swept: Timestamp::default(),
             own: Own::new(&registry),
             server_duration: Family::new(&f::SERVER_DURATION, &registry),
@@ -133,9 +123,14 @@ impl Metrics {
     fn report(&mut self, report: &Report, anchor: &Anchor, now: Timestamp) {
         let capability = &report.capability;
         let labels = [capability.name.as_str(), capability.namespace.as_str()];
-        // A server elsewhere is as present as those who call it.
-        let process = report.server.pid.or(report.client.pid);
-        let owner = self.presence.seen(Role::Capability, labels[0], labels[1], process, now);
+        let place = match (report.server.pid, report.client.pid) {
+            (Some(pid), _) => Place::Here(pid),
+            (None, Some(caller)) => Place::Through(caller),
+            (None, None) => Place::Unknown,
+        };
+        let Some(owner) = self.presence.seen(Role::Capability, labels.into(), place, now) else {
+            return self.calls.refuse();
+        };
         let owners = [owner, 0];
         let budget = &mut self.budget;
         match &report.observation {
@@ -210,7 +205,7 @@ impl Metrics {
         let status = call.status.to_string();
         let [calls, request, response] =
             self.counters(report, &call.parties, &status, call.outcome, labels, owner, now);
-        calls.inspect(|total| total.inc());
+        calls.inspect(prometheus::IntCounter::inc);
         request.inspect(|total| total.inc_by(call.request_bytes));
         response.inspect(|total| total.inc_by(call.response_bytes));
         self.durations(report, call, labels, owner);
@@ -242,11 +237,12 @@ impl Metrics {
     ) -> [Option<prometheus::IntCounter>; 3] {
         let client = &report.client;
         let (caller, caller_namespace) = (client.name.as_str(), client.namespace.as_str());
-        let owners = [
-            owner,
-            self.presence
-                .seen(Role::Caller, caller, caller_namespace, client.pid, now),
-        ];
+        let place = client.pid.map_or(Place::Unknown, Place::Here);
+        let Some(presence) = self.presence.seen(Role::Caller, (caller, caller_namespace), place, now) else {
+            self.calls.refuse();
+            return [None, None, None];
+        };
+        let owners = [owner, presence];
         let vantage = parties.vantage.name();
         let operation = &report.operation;
         let full = [
@@ -355,36 +351,6 @@ impl Metrics {
         }
         each_family!(self, dropped);
         totals
-    }
-}
-
-impl Exposition {
-    /// The text format, of everything or of the capability that `filter` names.
-    #[must_use]
-    pub fn render(&self, filter: &Filter) -> String {
-        let mut families = self.0.gather();
-        let wanted = [("capability", &filter.capability), ("namespace", &filter.namespace)];
-        if wanted.iter().any(|(_, value)| value.is_some()) {
-            for family in &mut families {
-                family.mut_metric().retain(|metric| {
-                    wanted
-                        .iter()
-                        .filter_map(|(name, value)| Some((name, value.as_deref()?)))
-                        .all(|(name, value)| {
-                            metric
-                                .get_label()
-                                .iter()
-                                .any(|label| label.name() == *name && label.value() == value)
-                        })
-                });
-            }
-            families.retain(|family| !family.get_metric().is_empty());
-        }
-        let mut text = String::new();
-        TextEncoder::new()
-            .encode_utf8(&families, &mut text)
-            .expect("gathered families are named and not empty");
-        text
     }
 }
 

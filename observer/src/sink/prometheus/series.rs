@@ -129,6 +129,11 @@ impl<V: Vector> Family<V> {
         self.live.get(&hash).map(|live| &live.metric)
     }
 
+    /// Counts a value that found no room because its owner found none.
+    pub(super) fn refuse(&mut self) {
+        self.dropped += 1;
+    }
+
     /// Removes the series of an owner.
     pub(super) fn retire(&mut self, owner: Owner, budget: &mut Budget) {
         let vector = &self.vector;

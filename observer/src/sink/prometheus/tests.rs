@@ -1,7 +1,7 @@
 //! The text that a scrape reads, from hand-made findings.
 
 use super::*;
-use crate::enrich::{Capability, Workload};
+use crate::enrich::{Capability, Ending, Workload};
 use crate::protocol::event::{DropReason, Pid};
 use crate::protocol::observation::MalformedReason;
 use crate::sink::samples;
@@ -56,7 +56,7 @@ fn gone(pid: u32) -> Finding {
     });
     Finding::Departure(Departure {
         workload,
-        code: Some(0),
+        ending: Ending::Unseen,
         time: None,
     })
 }
@@ -192,7 +192,7 @@ fn what_is_no_call_has_families_of_its_own() {
             "",
         ))
         .take(&samples::call(|call| {
-            (call.outcome, call.status) = (Outcome::Timeout, 504)
+            (call.outcome, call.status) = (Outcome::Timeout, 504);
         }));
     for line in [
         r#"mcp_notifications_total{capability="weather",direction="server_to_client",mcp_method_name="notifications/progress",namespace="host"} 1"#,
