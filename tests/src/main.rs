@@ -1,3 +1,121 @@
-//! End-to-end driver.
+//! End-to-end tests of mcp-observer: real MCP programs on a real kernel, and the observer's calls held against what those
+//! programs say they did.
+//!
+//! `e2e native` and `e2e vm` run the tests, `e2e self-check` runs the peers without an observer, and the hidden commands are
+//! the light peers that the tests start by the hundred.
 
-fn main() {}
+#![allow(clippy::disallowed_methods, reason = "a test driver reads clocks")]
+
+mod cgroup;
+mod clock;
+mod compare;
+mod lab;
+mod matrix;
+mod noise;
+mod observer;
+mod peer;
+mod record;
+mod scenarios;
+mod self_check;
+mod tiny;
+mod truth;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// End-to-end tests of mcp-observer.
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the tests on this machine, with the syscall backend unless told otherwise.
+    Native(RunArgs),
+    /// Runs the tests inside a virtual machine that this command already runs in.
+    Vm(RunArgs),
+    /// Runs every pair of peers without an observer and checks what they say of themselves.
+    SelfCheck(SelfCheckArgs),
+    /// Prints a matrix file as a table.
+    Matrix {
+        /// The file that `native` and `vm` append to.
+        file: PathBuf,
+    },
+    #[command(hide = true)]
+    TinyServer(tiny::ServerArgs),
+    #[command(hide = true)]
+    TinyClient(tiny::ClientArgs),
+    #[command(hide = true)]
+    Noise(noise::NoiseArgs),
+}
+
+/// What a run of the tests is told.
+#[derive(Args, Clone)]
+pub(crate) struct RunArgs {
+    /// The daemon under test.
+    #[arg(long)]
+    observer: PathBuf,
+    /// The folder that `tests/peers/setup.sh` filled.
+    #[arg(long)]
+    peers: PathBuf,
+    /// Runs only tests whose name contains one of these, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Leaves out tests whose name contains one of these.
+    #[arg(long, value_delimiter = ',')]
+    skip: Vec<String>,
+    /// Appends a row for each test to this file.
+    #[arg(long)]
+    matrix: Option<PathBuf>,
+    /// The observer's backend; `native` tests `syscall` by default, `vm` tests `function`.
+    #[arg(long)]
+    backend: Option<String>,
+    /// What the observer is scoped to: the test's own control group, or the whole node.
+    #[arg(long, value_enum, default_value = "cgroup")]
+    scope: lab::ScopeKind,
+    /// How many of the pairs to run; `native` runs all by default, `vm` the quick ones.
+    #[arg(long, value_enum)]
+    pairs: Option<lab::Pairs>,
+    /// Tests that run at once; `native` runs 2 by default, `vm` 1.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Multiplies every time-out, for machines that are emulated.
+    #[arg(long)]
+    patience: Option<u32>,
+    /// Keeps logs, truths and records here, and not in a temporary folder.
+    #[arg(long)]
+    keep: Option<PathBuf>,
+    /// Lists the tests and runs none.
+    #[arg(long)]
+    list: bool,
+}
+
+#[derive(Args)]
+struct SelfCheckArgs {
+    /// The folder that `tests/peers/setup.sh` filled.
+    #[arg(long)]
+    peers: PathBuf,
+    /// Runs only pairs whose name contains this.
+    #[arg(long, default_value = "")]
+    only: String,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Native(args) => scenarios::run(args, lab::Place::Native),
+        Command::Vm(args) => scenarios::run(args, lab::Place::Vm),
+        Command::SelfCheck(args) => self_check::run(&args.peers, &args.only),
+        Command::Matrix { file } => matrix::print(&file).map(|()| ExitCode::SUCCESS),
+        Command::TinyServer(args) => tiny::serve(&args).map(|()| ExitCode::SUCCESS),
+        Command::TinyClient(args) => tiny::call(&args).map(|()| ExitCode::SUCCESS),
+        Command::Noise(args) => noise::make(&args).map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("e2e: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,96 @@
+#!/bin/sh
+# Installs the real SDK programs of the end-to-end tests below DEST: `setup.sh DEST`.
+#
+# Repeats nothing: each part leaves a stamp with the digest of what it was made from. DEST may be copied into a disk image at
+# the same absolute path, so nothing there is larger than it must be, and nothing outside it but python3 and node is needed.
+set -eu
+
+[ $# -eq 1 ] || { echo "usage: setup.sh DEST" >&2; exit 2; }
+here=$(cd "$(dirname "$0")" && pwd)
+mkdir -p "$1"
+dest=$(cd "$1" && pwd)
+
+say() { echo "peers: $*"; }
+fail() { echo "peers: $*" >&2; exit 1; }
+digest() { cat "$@" | sha256sum | cut -d' ' -f1; }
+
+# part NAME DIGEST COMMAND…: runs the command unless the part was made from the same sources.
+part() {
+    name=$1 sum=$2
+    shift 2
+    if [ "$(cat "$dest/.made-$name" 2>/dev/null)" = "$sum" ]; then
+        say "$name: there"
+        return
+    fi
+    say "$name: installing"
+    rm -f "$dest/.complete" "$dest/.made-$name"
+    "$@"
+    echo "$sum" >"$dest/.made-$name"
+}
+
+# The first Python that has `venv`; the system's own is preferred, since disk images have it too.
+find_python() {
+    for python in /usr/bin/python3 python3; do
+        if "$python" -c 'import sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+            return
+        fi
+    done
+    fail "no Python of 3.10 or later found: install python3"
+}
+
+# Debian keeps pip apart from Python. A wheel of pip runs as it is, wherever it lies.
+find_pip() {
+    for pip in /usr/share/python-wheels/pip-*.whl \
+        "$("$python" -c 'import ensurepip, os; print(os.path.dirname(ensurepip.__file__))' 2>/dev/null)"/_bundled/pip-*.whl \
+        "$dest"/.pip/usr/share/python-wheels/pip-*.whl; do
+        [ -f "$pip" ] && return
+    done
+    mkdir -p "$dest/.pip"
+    (cd "$dest/.pip" && apt-get -qq download python3-pip-whl && dpkg-deb -x python3-pip-whl_*.deb . && rm -f ./*.deb) ||
+        fail "no pip found, and Debian's package python3-pip-whl cannot be had: install python3-venv"
+    for pip in "$dest"/.pip/usr/share/python-wheels/pip-*.whl; do
+        [ -f "$pip" ] && return
+    done
+    fail "no pip found: install python3-venv"
+}
+
+make_venv() {
+    find_python
+    find_pip
+    rm -rf "$dest/py-$1"
+    "$python" -m venv --without-pip "$dest/py-$1"
+    "$dest/py-$1/bin/python" "$pip/pip" --quiet --disable-pip-version-check install --no-cache-dir --only-binary :all: \
+        -r "$here/python/requirements-$1.txt" || fail "mcp $1 could not be installed by pip"
+}
+
+make_node() {
+    command -v npm >/dev/null || fail "npm not found: install Node 20 or later"
+    rm -rf "$dest/node"
+    mkdir -p "$dest/node"
+    cp "$here/node/package.json" "$here/node/package-lock.json" "$dest/node/"
+    (cd "$dest/node" && npm ci --silent --omit=dev --no-audit --no-fund) || fail "the Node SDKs could not be installed by npm"
+    find "$dest/node/node_modules" -type f \( -name '*.map' -o -name '*.d.ts' -o -name '*.d.mts' -o -name '*.d.cts' \) -delete
+}
+
+# Built beside DEST and not in it: what cargo leaves behind is a hundred times the size of the programs.
+make_rmcp() {
+    (cd "$here/rmcp" && env -u RUSTFLAGS CARGO_TARGET_DIR="$dest-build/rmcp" cargo build --quiet --release --locked) ||
+        fail "the rmcp peers could not be built"
+    mkdir -p "$dest/rmcp"
+    cp "$dest-build/rmcp/release/rmcp-client" "$dest-build/rmcp/release/rmcp-server" "$dest/rmcp/"
+}
+
+copy_scripts() {
+    mkdir -p "$dest/python"
+    cp "$here"/python/*.py "$dest/python/"
+    cp "$here"/node/*.mjs "$dest/node/"
+}
+
+for version in 2.3.0 1.30.0; do
+    part "py-$version" "$(digest "$here/python/requirements-$version.txt")" make_venv "$version"
+done
+part node "$(digest "$here/node/package-lock.json")" make_node
+part rmcp "$(digest "$here/rmcp/Cargo.lock" "$here/rmcp/Cargo.toml" "$here"/rmcp/src/*.rs)" make_rmcp
+part scripts "$(digest "$here"/python/*.py "$here"/node/*.mjs "$dest/.made-node")" copy_scripts
+cat "$dest"/.made-* >"$dest/.complete"
+say "complete"

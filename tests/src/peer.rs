@@ -1,0 +1,354 @@
+//! The real SDK programs: who they are, who can talk to whom, how each is started.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cgroup::Cgroup;
+use crate::clock::wait_until;
+
+/// An SDK in a client's role, in one of its ways to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Client {
+    Py23,
+    Py23Legacy,
+    Py130,
+    NodeSdk,
+    NodeV2,
+    NodeV2Legacy,
+    Rmcp,
+    RmcpLegacy,
+}
+
+/// An SDK in a server's role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Server {
+    Py23,
+    Py130,
+    NodeSdk,
+    NodeV2,
+    Everything,
+    Rmcp,
+}
+
+/// What they talk over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Stdio,
+    Http,
+    Sse,
+}
+
+impl Client {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Py23,
+        Self::Py23Legacy,
+        Self::Py130,
+        Self::NodeSdk,
+        Self::NodeV2,
+        Self::NodeV2Legacy,
+        Self::Rmcp,
+        Self::RmcpLegacy,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Py23 => "py-2.3",
+            Self::Py23Legacy => "py-2.3-legacy",
+            Self::Py130 => "py-1.30",
+            Self::NodeSdk => "node-sdk-1.32",
+            Self::NodeV2 => "node-client-2.4",
+            Self::NodeV2Legacy => "node-client-2.4-legacy",
+            Self::Rmcp => "rmcp-3.11",
+            Self::RmcpLegacy => "rmcp-3.11-legacy",
+        }
+    }
+
+    fn mode(self) -> &'static str {
+        match self {
+            Self::Py23Legacy | Self::NodeV2Legacy | Self::RmcpLegacy => "legacy",
+            Self::Py23 | Self::Py130 | Self::NodeSdk | Self::NodeV2 | Self::Rmcp => "auto",
+        }
+    }
+}
+
+impl Server {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Py23,
+        Self::Py130,
+        Self::NodeSdk,
+        Self::NodeV2,
+        Self::Everything,
+        Self::Rmcp,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Py23 => "py-2.3",
+            Self::Py130 => "py-1.30",
+            Self::NodeSdk => "node-sdk-1.32",
+            Self::NodeV2 => "node-server-2.4",
+            Self::Everything => "server-everything",
+            Self::Rmcp => "rmcp-3.11",
+        }
+    }
+}
+
+impl Transport {
+    pub(crate) const ALL: [Self; 3] = [Self::Stdio, Self::Http, Self::Sse];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Stdio => "stdio",
+            Self::Http => "http",
+            Self::Sse => "sse",
+        }
+    }
+}
+
+/// A client and a server over a transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pair {
+    pub(crate) client: Client,
+    pub(crate) server: Server,
+    pub(crate) transport: Transport,
+}
+
+impl Pair {
+    /// Shorthand for tests that name their pair.
+    pub(crate) fn new(client: Client, server: Server, transport: Transport) -> Self {
+        Self {
+            client,
+            server,
+            transport,
+        }
+    }
+
+    /// Every pair whose two sides both have the transport.
+    pub(crate) fn all() -> Vec<Self> {
+        let mut pairs = Vec::new();
+        for server in Server::ALL {
+            for transport in Transport::ALL {
+                for client in Client::ALL {
+                    let pair = Self {
+                        client,
+                        server,
+                        transport,
+                    };
+                    if pair.has_transport() {
+                        pairs.push(pair);
+                    }
+                }
+            }
+        }
+        pairs
+    }
+
+    /// One Python and one Node pair of each era, on stdio and on HTTP.
+    pub(crate) fn quick() -> Vec<Self> {
+        let sides = [
+            (Client::Py23, Server::Py23),
+            (Client::Py130, Server::Py130),
+            (Client::NodeSdk, Server::NodeSdk),
+            (Client::NodeV2, Server::NodeV2),
+        ];
+        let over = |transport| {
+            sides.map(|(client, server)| Self {
+                client,
+                server,
+                transport,
+            })
+        };
+        [over(Transport::Stdio), over(Transport::Http)].concat()
+    }
+
+    /// `client -> server`.
+    pub(crate) fn name(&self) -> String {
+        format!("{} -> {}", self.client.name(), self.server.name())
+    }
+
+    /// Servers of 2.x for Node and rmcp have no HTTP+SSE, nor has rmcp's client.
+    fn has_transport(&self) -> bool {
+        let client = !matches!(self.client, Client::Rmcp | Client::RmcpLegacy);
+        let server = !matches!(self.server, Server::NodeV2 | Server::Rmcp);
+        self.transport != Transport::Sse || (client && server)
+    }
+}
+
+/// Where `setup.sh` put the programs.
+pub(crate) struct Peers<'a> {
+    pub(crate) dir: &'a Path,
+    /// The control group they live in.
+    pub(crate) cgroup: Option<&'a Cgroup>,
+}
+
+/// A process of the test's own; killed when dropped.
+pub(crate) struct Program {
+    child: Child,
+    log: PathBuf,
+}
+
+/// A server that listens.
+pub(crate) struct Listening {
+    pub(crate) program: Program,
+    pub(crate) url: String,
+}
+
+/// What a client is to do.
+pub(crate) struct Task<'a> {
+    pub(crate) pair: Pair,
+    pub(crate) scenario: &'a str,
+    pub(crate) calls: usize,
+    pub(crate) truth: &'a Path,
+    /// Where the server listens, if it is not the client that starts it.
+    pub(crate) url: Option<&'a str>,
+}
+
+impl Peers<'_> {
+    fn path(&self, name: &str) -> String {
+        self.dir.join(name).to_string_lossy().into_owned()
+    }
+
+    fn server_command(&self, server: Server, transport: Transport, port: u16) -> Vec<String> {
+        let (name, port) = (transport.name().to_owned(), port.to_string());
+        let program = match server {
+            Server::Py23 => vec![self.path("py-2.3.0/bin/python"), self.path("python/server.py")],
+            Server::Py130 => vec![self.path("py-1.30.0/bin/python"), self.path("python/server.py")],
+            Server::NodeSdk => vec!["node".to_owned(), self.path("node/sdk-server.mjs")],
+            Server::NodeV2 => vec!["node".to_owned(), self.path("node/v2-server.mjs")],
+            Server::Rmcp => vec![self.path("rmcp/rmcp-server")],
+            Server::Everything => {
+                let script = "node/node_modules/@modelcontextprotocol/server-everything/dist/index.js";
+                let word = if transport == Transport::Http {
+                    "streamableHttp".to_owned()
+                } else {
+                    name
+                };
+                return vec!["node".to_owned(), self.path(script), word];
+            }
+        };
+        let arguments = match transport {
+            Transport::Stdio => vec!["--transport".to_owned(), name],
+            Transport::Http | Transport::Sse => vec!["--transport".to_owned(), name, "--port".to_owned(), port],
+        };
+        [program, arguments].concat()
+    }
+
+    /// Starts a server and waits until it listens.
+    pub(crate) fn listen(&self, pair: Pair, log: PathBuf, limit: Duration) -> Result<Listening> {
+        let port = free_port()?;
+        let words = self.server_command(pair.server, pair.transport, port);
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).env("PORT", port.to_string());
+        let mut program = Program::start(command, self.cgroup, log)?;
+        let listening = |text: String| text.contains("ready") || text.contains("on port");
+        wait_until(limit, || {
+            listening(fs::read_to_string(&program.log).ok()?).then_some(())
+        })
+        .with_context(|| format!("{} does not listen: {}", pair.server.name(), program.last_words()))?;
+        let path = if pair.transport == Transport::Http {
+            "mcp"
+        } else {
+            "sse"
+        };
+        if let Some(status) = program.ended() {
+            bail!("{} ended with {status}: {}", pair.server.name(), program.last_words());
+        }
+        Ok(Listening {
+            program,
+            url: format!("http://127.0.0.1:{port}/{path}"),
+        })
+    }
+
+    /// Starts a client on its task.
+    pub(crate) fn client(&self, task: &Task, log: PathBuf) -> Result<Program> {
+        let pair = task.pair;
+        let words = match pair.client {
+            Client::Py23 | Client::Py23Legacy => vec![self.path("py-2.3.0/bin/python"), self.path("python/client.py")],
+            Client::Py130 => vec![self.path("py-1.30.0/bin/python"), self.path("python/client.py")],
+            Client::NodeSdk => vec!["node".to_owned(), self.path("node/sdk-client.mjs")],
+            Client::NodeV2 | Client::NodeV2Legacy => vec!["node".to_owned(), self.path("node/v2-client.mjs")],
+            Client::Rmcp | Client::RmcpLegacy => vec![self.path("rmcp/rmcp-client")],
+        };
+        let mut command = Command::new(&words[0]);
+        command
+            .args(&words[1..])
+            .args(["--transport", pair.transport.name(), "--scenario", task.scenario]);
+        command.args(["--mode", pair.client.mode(), "--calls", &task.calls.to_string()]);
+        command.arg("--truth").arg(task.truth);
+        if pair.server == Server::Everything {
+            command.args(["--dialect", "everything"]);
+        }
+        match task.url {
+            Some(url) => command.args(["--url", url]),
+            None => command
+                .arg("--")
+                .args(self.server_command(pair.server, pair.transport, 0)),
+        };
+        Program::start(command, self.cgroup, log)
+    }
+}
+
+impl Program {
+    /// Starts a program in a control group, its output in a file.
+    pub(crate) fn start(mut command: Command, cgroup: Option<&Cgroup>, log: PathBuf) -> Result<Self> {
+        if let Some(cgroup) = cgroup {
+            cgroup.adopt(&mut command)?;
+        }
+        let file = File::create(&log)?;
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        let child = command
+            .spawn()
+            .with_context(|| format!("{:?} does not start", command.get_program()))?;
+        Ok(Self { child, log })
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its exit status, if it has ended.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Waits for its end, which must be a good one.
+    pub(crate) fn finish(&mut self, limit: Duration) -> Result<()> {
+        match wait_until(limit, || self.child.try_wait().ok().flatten()) {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => bail!("ended with {status}: {}", self.last_words()),
+            None => bail!("did not end within {limit:?}: {}", self.last_words()),
+        }
+    }
+
+    /// Kills it without warning.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    fn last_words(&self) -> String {
+        let log = fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log).into_owned();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(6)..].join("\n    ")
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that is free now.
+pub(crate) fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}

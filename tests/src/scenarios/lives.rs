@@ -1,0 +1,248 @@
+//! Ends and beginnings: clients, servers and the daemon itself, killed, stopped, late, or short-lived.
+
+use std::collections::HashSet;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::load::SELVES;
+use super::{Account, Running, Stage, Test};
+use crate::clock::wait_until;
+use crate::compare::Rules;
+use crate::lab::Lab;
+use crate::observer::programs_of_the_kernel;
+use crate::peer::{Client, Pair, Program, Server, Transport};
+use crate::truth::Truth;
+
+pub(super) const TESTS: &[Test] = &[
+    ("lives::a client killed in mid-call (stdio)", |stage| {
+        client_killed(stage, Transport::Stdio)
+    }),
+    ("lives::a client killed in mid-call (http)", |stage| {
+        client_killed(stage, Transport::Http)
+    }),
+    ("lives::a server killed in mid-call (stdio)", |stage| {
+        server_killed(stage, Transport::Stdio)
+    }),
+    ("lives::a server killed in mid-call (http)", |stage| {
+        server_killed(stage, Transport::Http)
+    }),
+    ("lives::a server that ends in mid-call", server_crashes),
+    ("lives::the observer started in mid-session", mid_session),
+    ("lives::a thousand stdio servers in a row", thousand_servers),
+    ("lives::SIGTERM under load", stopped_under_load),
+    ("lives::kill -9 of the observer", observer_killed),
+];
+
+fn start_selves(stage: &Stage, transport: Transport, scenario: &str, calls: usize) -> Result<Vec<Running>> {
+    SELVES
+        .into_iter()
+        .map(|(client, server)| stage.start(Pair::new(client, server, transport), scenario, calls))
+        .collect()
+}
+
+/// Waits until the client's newest call is on its way to a server that will not answer it.
+fn in_mid_call(lab: &Lab, running: &Running) -> Result<()> {
+    let open = || {
+        let truth = Truth::read(&running.truth).ok()?;
+        let last = truth.calls.last()?;
+        (last.method == "tools/call" && last.end.is_none()).then_some(())
+    };
+    wait_until(lab.limit(30), open).context("the client never made its call")?;
+    sleep(lab.limit(1) / 2);
+    Ok(())
+}
+
+/// Before 2026 a closed HTTP stream ends no call: the server may close it and the client resume. Such a call is unanswered.
+fn gone_or_unanswered(transport: Transport, gone: &'static [&'static str]) -> &'static [&'static str] {
+    if transport == Transport::Stdio {
+        &gone[..1]
+    } else {
+        gone
+    }
+}
+
+fn client_killed(stage: &Stage, transport: Transport) -> Result<()> {
+    let observer = stage.observe(&["--call-deadline", "8"])?;
+    let mut all = start_selves(stage, transport, "hang", 0)?;
+    for running in &mut all {
+        in_mid_call(&stage.lab, running)?;
+        running.client.kill()?;
+    }
+    let unanswered_as = gone_or_unanswered(transport, &["client_gone", "unanswered"]);
+    let rules = Rules {
+        unanswered_as,
+        ..Rules::default()
+    };
+    let accounts: Vec<Account> = all.iter().map(|running| running.account(rules)).collect();
+    stage.settle(observer, &accounts)
+}
+
+fn server_killed(stage: &Stage, transport: Transport) -> Result<()> {
+    let observer = stage.observe(&["--call-deadline", "8"])?;
+    let mut all = start_selves(stage, transport, "hang", 0)?;
+    for running in &mut all {
+        in_mid_call(&stage.lab, running)?;
+        match &mut running.server {
+            Some(server) => server.kill()?,
+            None => kill_children(running.client.pid())?,
+        }
+    }
+    // Clients may wait for the server to come back; what they say is settled before they are killed.
+    sleep(stage.lab.limit(1));
+    let rules = Rules {
+        unanswered_as: &["server_gone"],
+        ..Rules::default()
+    };
+    let accounts: Vec<Account> = all.iter().map(|running| running.account(rules)).collect();
+    stage.settle(observer, &accounts)
+}
+
+/// Kills the stdio servers that a client started.
+fn kill_children(client: u32) -> Result<()> {
+    for task in std::fs::read_dir(format!("/proc/{client}/task"))? {
+        let children = std::fs::read_to_string(task?.path().join("children"))?;
+        for pid in children.split_whitespace() {
+            // SAFETY: a signal to a child of a process that this test started.
+            unsafe { libc::kill(pid.parse()?, libc::SIGKILL) };
+        }
+    }
+    Ok(())
+}
+
+fn server_crashes(stage: &Stage) -> Result<()> {
+    let observer = stage.observe(&[])?;
+    let mut all = start_selves(stage, Transport::Stdio, "crash", 0)?;
+    for running in &mut all {
+        // A client may end badly after its server did.
+        let _ = running.client.finish(stage.lab.limit(30));
+    }
+    let rules = Rules {
+        unanswered_as: &["server_gone"],
+        ..Rules::default()
+    };
+    let accounts: Vec<Account> = all.iter().map(|running| running.account(rules)).collect();
+    stage.settle(observer, &accounts)
+}
+
+fn mid_session(stage: &Stage) -> Result<()> {
+    let pairs = [
+        Pair::new(Client::Py23, Server::Py23, Transport::Stdio),
+        Pair::new(Client::NodeSdk, Server::Everything, Transport::Stdio),
+        Pair::new(Client::Rmcp, Server::Rmcp, Transport::Stdio),
+        Pair::new(Client::Py130, Server::Py130, Transport::Http),
+        Pair::new(Client::NodeSdk, Server::NodeSdk, Transport::Http),
+        Pair::new(Client::Py23Legacy, Server::NodeSdk, Transport::Sse),
+    ];
+    let mut all = pairs
+        .into_iter()
+        .map(|pair| stage.start(pair, "session", 60))
+        .collect::<Result<Vec<Running>>>()?;
+    for running in &all {
+        let under_way = || (Truth::read(&running.truth).ok()?.answered() > 4).then_some(());
+        wait_until(stage.lab.limit(30), under_way).context("a session did not get under way")?;
+    }
+    let observer = stage.observe(&[])?;
+    for running in &mut all {
+        running.client.finish(stage.lab.limit(60))?;
+    }
+    let rules = Rules {
+        since_ns: Some(observer.ready_ns),
+        ..Rules::default()
+    };
+    let accounts: Vec<Account> = all.iter().map(|running| running.account(rules)).collect();
+    for account in &accounts {
+        let truth = Truth::read(&account.truth)?;
+        let after = truth
+            .calls
+            .iter()
+            .filter(|call| call.start_ns >= observer.ready_ns)
+            .count();
+        ensure!(
+            after >= 5,
+            "a session ended too early: {after} calls after the observer was ready"
+        );
+    }
+    stage.settle(observer, &accounts)
+}
+
+fn thousand_servers(stage: &Stage) -> Result<()> {
+    let observer = stage.observe(&[])?;
+    let (mut accounts, mut early) = (Vec::new(), 0);
+    for number in 0..1000 {
+        let truth = stage.lab.file("truth.jsonl");
+        stage
+            .tiny(&["tiny-client", "--truth", &truth.to_string_lossy()])?
+            .finish(stage.lab.limit(30))?;
+        accounts.push(Account {
+            truth,
+            rules: Rules::default(),
+        });
+        if number == 300 {
+            early = observer.resident()?;
+        }
+    }
+    let late = observer.resident()?;
+    ensure!(
+        late <= early + (4 << 20),
+        "after 300 servers it held {} KiB, after 1,000 {} KiB",
+        early >> 10,
+        late >> 10
+    );
+    stage.settle(observer, &accounts)
+}
+
+fn stopped_under_load(stage: &Stage) -> Result<()> {
+    let observer = stage.observe(&[])?;
+    let mut busy = busy_clients(stage)?;
+    sleep(stage.lab.limit(1));
+    // `stop` asserts exit 0 within two seconds.
+    let records = observer.stop()?;
+    ensure!(!records.is_empty(), "it saw nothing");
+    go_on(stage, &mut busy)
+}
+
+fn observer_killed(stage: &Stage) -> Result<()> {
+    let observer = stage.observe(&[])?;
+    let mut busy = busy_clients(stage)?;
+    sleep(stage.lab.limit(1));
+    let ours: HashSet<u32> = observer.programs()?;
+    ensure!(!ours.is_empty(), "no probe of the observer was found");
+    observer.kill()?;
+    let gone = || ours.is_disjoint(&programs_of_the_kernel()).then_some(());
+    wait_until(stage.lab.limit(10), gone).context("probes are left behind")?;
+    go_on(stage, &mut busy)
+}
+
+fn busy_clients(stage: &Stage) -> Result<Vec<(Program, std::path::PathBuf)>> {
+    let client = |_| {
+        let truth = stage.lab.file("truth.jsonl");
+        let words = [
+            "tiny-client",
+            "--truth",
+            &truth.to_string_lossy(),
+            "--calls",
+            "1000000",
+            "--bytes",
+            "300",
+        ];
+        Ok((stage.tiny(&words)?, truth.clone()))
+    };
+    (0..2).map(client).collect()
+}
+
+/// The programs make calls after the daemon is gone as they did before.
+fn go_on(stage: &Stage, busy: &mut [(Program, std::path::PathBuf)]) -> Result<()> {
+    for (client, truth) in busy {
+        let before = Truth::read(truth)?.answered();
+        sleep(Duration::from_millis(300).max(stage.lab.limit(1) / 4));
+        ensure!(
+            Truth::read(truth)?.answered() > before,
+            "a client stands still since the observer is gone"
+        );
+        ensure!(client.ended().is_none(), "a client ended when the observer did");
+        client.kill()?;
+    }
+    Ok(())
+}

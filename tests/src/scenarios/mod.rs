@@ -1,0 +1,197 @@
+//! The tests, and how one of them is set up: a control group, a daemon over it, programs in it, and the reckoning at the end.
+
+mod bad_input;
+mod lives;
+mod load;
+mod overflow;
+mod pairs;
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use crate::RunArgs;
+use crate::cgroup::Cgroup;
+use crate::clock::wall_lead_ns;
+use crate::compare::{Rules, compare, holes, unclaimed};
+use crate::lab::{Counts, Lab, Place};
+use crate::observer::Observer;
+use crate::peer::{Pair, Peers, Program, Task};
+use crate::record::Record;
+use crate::truth::Truth;
+
+/// Runs the tests that the command line asks for.
+pub(crate) fn run(args: RunArgs, place: Place) -> Result<ExitCode> {
+    let (only, skip, list) = (args.only.clone(), args.skip.clone(), args.list);
+    let lab = Arc::new(Lab::new(args, place)?);
+    let wanted = |name: &str| {
+        (only.is_empty() || only.iter().any(|part| name.contains(part))) && !skip.iter().any(|part| name.contains(part))
+    };
+    let mut trials = pairs::trials(&lab, wanted);
+    for (name, test) in [load::TESTS, lives::TESTS, overflow::TESTS, bad_input::TESTS].concat() {
+        if wanted(name) {
+            let lab = Arc::clone(&lab);
+            trials.push(Trial::test(name, move || told(test(&Stage::new(&lab, name)?))));
+        }
+    }
+    let arguments = Arguments {
+        list,
+        test_threads: Some(lab.jobs),
+        ..Arguments::default()
+    };
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    lab.clear(!conclusion.has_failed());
+    Ok(conclusion.exit_code())
+}
+
+/// A test: its name, and what it does on its stage.
+type Test = (&'static str, fn(&Stage) -> Result<()>);
+
+fn told(done: Result<()>) -> Result<(), Failed> {
+    done.map_err(|error| Failed::from(format!("{error:#}")))
+}
+
+/// What one test has of its own.
+struct Stage {
+    lab: Arc<Lab>,
+    name: String,
+    cgroup: Cgroup,
+}
+
+/// A client's truth and what is expected of its records.
+struct Account {
+    truth: PathBuf,
+    rules: Rules,
+}
+
+impl Account {
+    /// Whether every call of the truth must be seen.
+    fn is_whole(&self) -> bool {
+        !self.rules.lossy && self.rules.since_ns.is_none()
+    }
+}
+
+impl Stage {
+    fn new(lab: &Arc<Lab>, name: &str) -> Result<Self> {
+        Ok(Self {
+            lab: Arc::clone(lab),
+            name: name.to_owned(),
+            cgroup: Cgroup::create()?,
+        })
+    }
+
+    fn observe(&self, extra: &[&str]) -> Result<Observer> {
+        Observer::start(&self.lab, &self.cgroup, extra)
+    }
+
+    fn peers(&self) -> Peers<'_> {
+        Peers {
+            dir: &self.lab.peers,
+            cgroup: Some(&self.cgroup),
+        }
+    }
+
+    /// Starts one of this program's own light peers.
+    fn tiny(&self, words: &[&str]) -> Result<Program> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(words);
+        Program::start(command, Some(&self.cgroup), self.lab.file("tiny.log"))
+    }
+
+    /// Starts a client, over HTTP together with its server.
+    fn start(&self, pair: Pair, scenario: &str, calls: usize) -> Result<Running> {
+        let listening = match pair.transport {
+            crate::peer::Transport::Stdio => None,
+            _ => Some(
+                self.peers()
+                    .listen(pair, self.lab.file("server.log"), self.lab.limit(30))?,
+            ),
+        };
+        let truth = self.lab.file("truth.jsonl");
+        let url = listening.as_ref().map(|server| server.url.as_str());
+        let task = Task {
+            pair,
+            scenario,
+            calls,
+            truth: &truth,
+            url,
+        };
+        let client = self.peers().client(&task, self.lab.file("client.log"))?;
+        Ok(Running {
+            client,
+            server: listening.map(|server| server.program),
+            truth,
+        })
+    }
+
+    /// Waits until the daemon has told of all clients, stops it, and reckons.
+    fn settle(&self, observer: Observer, accounts: &[Account]) -> Result<()> {
+        let limit = self
+            .lab
+            .limit(if accounts.iter().all(Account::is_whole) { 10 } else { 3 });
+        let mut expected = Vec::new();
+        for account in accounts {
+            let truth = Truth::read(&account.truth)?;
+            expected.push((truth.pid, truth.calls.len()));
+        }
+        observer.reader().wait_for(&expected, limit)?;
+        self.reckon(&observer.stop()?, accounts)
+    }
+
+    /// Holds all records against all truths, adds the row to the matrix, and fails with a readable account of differences.
+    fn reckon(&self, records: &[Record], accounts: &[Account]) -> Result<()> {
+        let (mut counts, mut differences, mut clients) = (Counts::default(), Vec::new(), Vec::new());
+        for account in accounts {
+            let truth = Truth::read(&account.truth)?;
+            let rules = Rules {
+                wall_lead_ns: wall_lead_ns(),
+                ..account.rules
+            };
+            let findings = compare(&truth, records, &rules);
+            counts += findings.counts;
+            differences.extend(
+                findings
+                    .differences
+                    .into_iter()
+                    .map(|line| format!("pid {}: {line}", truth.pid)),
+            );
+            clients.push(truth.pid);
+        }
+        differences.extend(unclaimed(records, &clients));
+        differences.extend(holes(records));
+        self.lab.note(&self.name, "-", counts, differences.is_empty())?;
+        agree(counts, &differences)
+    }
+}
+
+/// Fails with at most thirty differences.
+fn agree(counts: Counts, differences: &[String]) -> Result<()> {
+    let shown = differences[..differences.len().min(30)].join("\n    ");
+    let Counts { made, seen } = counts;
+    ensure!(
+        differences.is_empty(),
+        "{made} calls made, {seen} seen, {} differences:\n    {shown}",
+        differences.len()
+    );
+    Ok(())
+}
+
+/// A client at work.
+struct Running {
+    client: Program,
+    server: Option<Program>,
+    truth: PathBuf,
+}
+
+impl Running {
+    /// Its account, to be read when all is over.
+    fn account(&self, rules: Rules) -> Account {
+        Account {
+            truth: self.truth.clone(),
+            rules,
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Every client with every server over every transport, held against one daemon that watches them all.
+
+use std::sync::{Arc, Condvar, Mutex};
+
+use anyhow::{Context, Result, bail};
+use libtest_mimic::Trial;
+
+use super::{Stage, agree, told};
+use crate::clock::wall_lead_ns;
+use crate::compare::{Rules, compare, holes, unclaimed};
+use crate::lab::{Counts, Lab, Pairs};
+use crate::observer::Observer;
+use crate::peer::Pair;
+use crate::truth::Truth;
+
+const LAST: &str = "pairs::and no call besides";
+
+/// The daemon that the pairs share, and how many pairs are still to come.
+struct Shared {
+    state: Mutex<State>,
+    done: Condvar,
+}
+
+struct State {
+    open: usize,
+    clients: Vec<u32>,
+    observer: Option<(Arc<Stage>, Observer)>,
+    /// Why it could not be started: the other pairs need not try again.
+    refusal: Option<String>,
+}
+
+/// A trial for each pair, and one that says that nothing else was seen.
+pub(super) fn trials(lab: &Arc<Lab>, wanted: impl Fn(&str) -> bool) -> Vec<Trial> {
+    let pairs = if lab.pairs == Pairs::All {
+        Pair::all()
+    } else {
+        Pair::quick()
+    };
+    let named = pairs
+        .into_iter()
+        .map(|pair| (format!("pairs::{} ({})", pair.name(), pair.transport.name()), pair));
+    let chosen: Vec<(String, Pair)> = named.filter(|(name, _)| wanted(name)).collect();
+    if chosen.is_empty() {
+        return Vec::new();
+    }
+    let state = State {
+        open: chosen.len(),
+        clients: Vec::new(),
+        observer: None,
+        refusal: None,
+    };
+    let shared = Arc::new(Shared {
+        state: Mutex::new(state),
+        done: Condvar::new(),
+    });
+    let mut trials = Vec::new();
+    for (name, pair) in chosen {
+        let (lab, shared) = (Arc::clone(lab), Arc::clone(&shared));
+        trials.push(Trial::test(name, move || {
+            let result = run(&lab, &shared, pair);
+            shared.state().open -= 1;
+            shared.done.notify_all();
+            told(result)
+        }));
+    }
+    trials.push(Trial::test(LAST, move || told(shared.nothing_else())));
+    trials
+}
+
+impl Shared {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The control group that the daemon watches; the first to ask starts it.
+    fn stage(&self, lab: &Arc<Lab>) -> Result<Arc<Stage>> {
+        let mut state = self.state();
+        if let Some(refusal) = &state.refusal {
+            bail!("the observer could not be started: {refusal}");
+        }
+        if let Some((stage, _)) = &state.observer {
+            return Ok(Arc::clone(stage));
+        }
+        let stage = Arc::new(Stage::new(lab, "pairs")?);
+        let observer = stage
+            .observe(&[])
+            .inspect_err(|error| state.refusal = Some(format!("{error:#}")))?;
+        state.observer = Some((Arc::clone(&stage), observer));
+        Ok(stage)
+    }
+
+    fn nothing_else(&self) -> Result<()> {
+        let state = self.done.wait_while(self.state(), |state| state.open > 0);
+        let mut state = state.unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (stage, observer) = state.observer.take().context("the observer never started")?;
+        let records = observer.stop()?;
+        let mut differences = unclaimed(&records, &state.clients);
+        differences.extend(holes(&records));
+        let made = records.len() - differences.len().min(records.len());
+        let counts = Counts {
+            made,
+            seen: records.len(),
+        };
+        stage.lab.note(LAST, "-", counts, differences.is_empty())?;
+        agree(counts, &differences)
+    }
+}
+
+fn run(lab: &Arc<Lab>, shared: &Shared, pair: Pair) -> Result<()> {
+    let stage = shared.stage(lab)?;
+    let mut running = stage.start(pair, "basic", 10)?;
+    shared.state().clients.push(running.client.pid());
+    running.client.finish(lab.limit(60))?;
+    let truth = Truth::read(&running.truth)?;
+    let records = {
+        let state = shared.state();
+        let (_, observer) = state.observer.as_ref().context("the observer is gone")?;
+        observer.reader()
+    };
+    let records = records.wait_for(&[(truth.pid, truth.calls.len())], lab.limit(10))?;
+    let rules = Rules {
+        wall_lead_ns: wall_lead_ns(),
+        ..Rules::default()
+    };
+    let findings = compare(&truth, &records, &rules);
+    lab.note(
+        &pair.name(),
+        pair.transport.name(),
+        findings.counts,
+        findings.differences.is_empty(),
+    )?;
+    agree(findings.counts, &findings.differences)
+}
