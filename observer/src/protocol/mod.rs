@@ -3,6 +3,11 @@
 #![deny(clippy::disallowed_methods)]
 
 pub mod event;
+mod framing;
+mod json;
+mod jsonrpc;
+mod mcp;
+mod reassembly;
 pub mod observation;
 
 use std::collections::VecDeque;

@@ -1,0 +1,3 @@
+//! What messages mean in MCP.
+
+pub(crate) mod method;
