@@ -177,7 +177,8 @@ impl Assembler {
             self.waiting = None;
             return None;
         }
-        let patient = self.waiting.is_some_and(|since| now.since(since) < HOLE_PATIENCE);
+        let since = *self.waiting.get_or_insert(now);
+        let patient = now.since(since) < HOLE_PATIENCE;
         if patient && self.held_bytes <= max_bytes && self.held.len() <= MAX_HELD_PIECES {
             return None;
         }

@@ -27,6 +27,9 @@ const MAX_HEAD: usize = 64 << 10;
 /// Bytes of a chunk's size line with its extensions, and of one trailer line.
 const MAX_CHUNK_LINE: usize = 4096;
 
+/// Bytes of one chunk: what is longer is nonsense, or means to overflow a counter.
+const MAX_CHUNK: u64 = 1 << 40;
+
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 
 /// Cuts one direction of a connection into messages.
@@ -139,7 +142,10 @@ impl HttpFramer {
                 self.body.gap(length);
                 State::UntilClose
             }
-            State::Length(_) => State::Done(Ending::Gap),
+            State::Length(left) => {
+                self.body.gap(left);
+                State::Done(Ending::Gap)
+            }
             State::ChunkData(_) | State::ChunkSize | State::ChunkEnd | State::Trailers => {
                 self.body.gap(length);
                 State::Seek { chunked: true }
@@ -272,8 +278,8 @@ impl HttpFramer {
         };
         match httparse::parse_chunk_size(&line) {
             Ok(httparse::Status::Complete((_, 0))) => self.state = State::Trailers,
-            Ok(httparse::Status::Complete((_, size))) => self.state = State::ChunkData(size),
-            Ok(httparse::Status::Partial) | Err(_) => self.give_up(line.len()),
+            Ok(httparse::Status::Complete((_, size))) if size <= MAX_CHUNK => self.state = State::ChunkData(size),
+            Ok(_) | Err(_) => self.give_up(line.len()),
         }
         None
     }

@@ -80,7 +80,7 @@ fn what_is_no_http_is_told() {
     fn check(text: &str, expected: &str) {
         assert_eq!(frames(&[Ok(text.as_bytes())]), expected, "{text:?}");
     }
-    check("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n8000000000000000\r\nab", "Post / lost:2short_bodyx");
+    check("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n8000000000000000\r\nab", "Post / lost:20bad_http end:Short");
 }
 
 #[test]
