@@ -49,12 +49,11 @@ impl Pipeline {
     pub(crate) fn drive(&mut self, flow_id: FlowId) {
         self.drive_one(flow_id);
         let other = flow_id.reverse();
-        if self.streams.link(flow_id.link).is_some_and(|link| link.http.as_ref().is_some_and(|talk| talk.waiting.is_some())) {
+        if self.streams.link(flow_id.link).is_some_and(|link| link.waiting.is_some()) {
             self.drive_one(other);
         }
         let restless = self.streams.link(flow_id.link).is_some_and(|link| {
-            link.http.as_ref().is_some_and(|talk| talk.waiting.is_some())
-                || link.flows.iter().any(|flow| flow.assembler.patience_ends().is_some())
+            link.waiting.is_some() || link.flows.iter().any(|flow| flow.assembler.patience_ends().is_some())
         });
         if restless && !self.restless.contains(&flow_id.link) {
             self.restless.push(flow_id.link);
@@ -141,18 +140,15 @@ impl Pipeline {
             return false;
         }
         let held = framer.held_bytes();
-        let Some(talk) = &mut link.http else {
-            return false;
-        };
-        if talk.expects_response() {
-            talk.waiting = None;
+        if link.http.as_ref().is_some_and(|talk| talk.expects_response()) {
+            link.waiting = None;
             return false;
         }
-        let since = *talk.waiting.get_or_insert(now);
+        let since = *link.waiting.get_or_insert(now);
         if now.since(since) < CAUSE_WAIT && held < MAX_WAITING_BYTES {
             return true;
         }
-        talk.waiting = None;
+        link.waiting = None;
         self.http_unasked(flow_id.link);
         false
     }

@@ -192,6 +192,8 @@ pub(crate) struct Link {
     pub(crate) flows: [Flow; 2],
     /// What HTTP there is.
     pub(crate) http: Option<Box<HttpTalk>>,
+    /// Since when an HTTP response waits for the request it answers.
+    pub(crate) waiting: Option<Timestamp>,
     /// It carries MCP.
     pub(crate) mcp: bool,
     /// What the kernel side goes by.
@@ -423,6 +425,7 @@ impl Link {
             ends,
             flows: [Flow::default(), Flow::default()],
             http: None,
+            waiting: None,
             mcp: false,
             told: Verdict::Undecided,
             active: Timestamp(0),

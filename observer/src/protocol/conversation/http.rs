@@ -42,8 +42,6 @@ pub(crate) struct HttpTalk {
     paths: SmallVec<[Box<str>; 2]>,
     /// Bytes were left out by a verdict since the last request.
     muted: bool,
-    /// Since when a response waits for the request it answers.
-    pub(crate) waiting: Option<Timestamp>,
 }
 
 /// One request and its response.
@@ -71,7 +69,6 @@ impl HttpTalk {
             count: 0,
             paths: SmallVec::new(),
             muted: false,
-            waiting: None,
         }
     }
 
@@ -186,7 +183,6 @@ impl Pipeline {
             return;
         };
         let talk = link.http.get_or_insert_with(|| Box::new(HttpTalk::new(flow_id.reverse())));
-        talk.waiting = None;
         let Some(exchange) = talk.exchanges.front_mut() else {
             // Its request was never seen: an event stream may still speak for itself.
             if !head.is_event_stream {
@@ -239,9 +235,9 @@ impl Pipeline {
             for parsed in parse(payload) {
                 self.http_asked_or_held(flow_id, number, mcp, parsed, seen);
             }
-        } else if let Some(exchange) = talk.exchanges.front() {
-            if exchange.response.as_ref().is_some_and(|head| head.may_be_json || head.status / 100 != 2) {
-                let number = exchange.number;
+        } else if let Some(number) = talk.exchanges.front().map(|exchange| exchange.number) {
+            // An error page or the word `Accepted` is no answer that breaks the rules, it is none.
+            if matches!(payload.bytes.first(), Some(b'{' | b'[')) {
                 for parsed in parse(payload) {
                     self.http_answered(flow_id, Some(number), parsed, seen);
                 }
@@ -251,7 +247,8 @@ impl Pipeline {
 
     fn http_asked_or_held(&mut self, flow_id: FlowId, number: u64, mcp: bool, parsed: Parsed, seen: Seen) {
         let proves = matches!(&parsed, Parsed::Message(message) if message.proves_mcp());
-        if proves || self.is_sse_endpoint(flow_id.link, number) {
+        let proves = self.is_sse_endpoint(flow_id.link, number) || proves;
+        if proves {
             self.exchange_is_mcp(flow_id.link, number);
         }
         if proves || mcp || self.talk(flow_id.link).and_then(|talk| talk.exchange(number)).is_some_and(|exchange| exchange.mcp) {

@@ -3,3 +3,5 @@
 mod http;
 mod stdio;
 mod scene;
+mod hostile;
+mod properties;

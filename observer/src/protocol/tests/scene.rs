@@ -121,6 +121,11 @@ impl Scene {
         }));
     }
 
+    /// Bytes go by that nobody tells of.
+    pub(super) fn skip(&mut self, line: Line, span: usize) {
+        *self.positions.entry(line).or_default() += span as u64;
+    }
+
     /// One process says it, the other hears it 100 µs later.
     pub(super) fn say(&mut self, from: u32, line: Line, to: u32, text: &str) {
         self.write(from, line, text.as_bytes());

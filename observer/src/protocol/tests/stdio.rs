@@ -147,8 +147,8 @@ fn messages_before_the_evidence_are_not_lost() {
     scene.say(10, up, 20, &call("2", "add"));
     scene.say(20, down, 10, &result("2"));
     assert_snapshot!(scene.told(), @r"
-    call tools/call add id=2 ok 200 10→20 stdio server
     call ping id=1 ok 200 10→20 stdio server
+    call tools/call add id=2 ok 200 10→20 stdio server
     ");
 }
 
@@ -179,7 +179,7 @@ fn server_requests_cancellations_and_late_answers() {
     call tools/call slow id=2 cancelled 499 10→20 stdio server
     notification notifications/cancelled from client
     late response
-    lost orphan_response 46
+    lost orphan_response 49
     ");
 }
 
@@ -211,12 +211,15 @@ fn peers_that_go_away() {
 fn unanswered_at_the_deadline() {
     let mut scene = Scene::new();
     let (up, down) = two_pipes(&mut scene);
+    handshake(&mut scene, (up, down), 10, 20);
     scene.say(10, up, 20, &call("1", "hang"));
     scene.wait(301_000 * MILLI);
     scene.say(20, down, 10, &result("1"));
     assert_snapshot!(scene.told(), @r"
+    server weather 2025-11-25
+    call initialize id=0 ok 200 10→20 stdio server
     call tools/call hang id=1 unanswered 504 10→20 stdio server
-    lost orphan_response 45
+    late response
     ");
 }
 
@@ -255,6 +258,6 @@ fn a_large_answer_with_its_middle_lost() {
     scene.say(20, down, 10, &result("2"));
     assert_snapshot!(scene.told(), @r"
     call tools/call big id=1 ok 200 10→20 stdio server lossy truncated
-    call tools/call add id=2 ok 200 10→20 stdio server lossy
+    call tools/call add id=2 ok 200 10→20 stdio server
     ");
 }
