@@ -9,9 +9,6 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-/// File that marks a thing made in place as whole.
-const COMPLETE: &str = ".complete";
-
 /// The cache folder.
 #[derive(Debug, Clone)]
 pub(crate) struct Cache {
@@ -72,25 +69,23 @@ impl Cache {
 
     /// Returns the folder of the thing `name`, filled where it stands because its files hold its path.
     ///
-    /// `make` must be able to go on from what an interrupted run left.
+    /// `whole` tells whether it is complete; `make` makes it so, and must be able to go on from what an interrupted run left.
     pub(crate) fn provide_in_place(
         &self,
         name: &str,
         advice: &str,
+        whole: impl Fn() -> bool,
         make: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
         let place = self.path(name);
-        if place.join(COMPLETE).exists() {
+        if whole() {
             return Ok(place);
         }
         let _lock = self.lock(name)?;
-        if !place.join(COMPLETE).exists() {
+        if !whole() {
             announce(name, advice, || {
                 fs::create_dir_all(&place)?;
-                make(&place)?;
-                // What `make` may have written into the mark itself stays.
-                let mark = File::options().create(true).append(true).open(place.join(COMPLETE));
-                mark.map(drop).context("could not mark it complete")
+                make(&place)
             })?;
         }
         Ok(place)
@@ -187,20 +182,19 @@ mod tests {
     }
 
     #[test]
-    fn a_thing_made_in_place_counts_only_when_complete() {
+    fn a_thing_made_in_place_counts_only_when_it_says_so() {
         let (_folder, cache) = cache();
+        let mark = cache.path("peers/1").join("mark");
+        let whole = || mark.exists();
         cache
-            .provide_in_place("peers/1", "", |_| bail!("interrupted"))
+            .provide_in_place("peers/1", "", whole, |_| bail!("interrupted"))
             .unwrap_err();
-        let mut made = false;
         cache
-            .provide_in_place("peers/1", "", |_| {
-                made = true;
-                Ok(())
-            })
+            .provide_in_place("peers/1", "", whole, |_| Ok(fs::write(&mark, "")?))
             .unwrap();
-        assert!(made);
-        cache.provide_in_place("peers/1", "", |_| panic!("made twice")).unwrap();
+        cache
+            .provide_in_place("peers/1", "", whole, |_| panic!("made twice"))
+            .unwrap();
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use comfy_table::{CellAlignment, Table, presets};
 
 /// Numbers of tests in one step.
@@ -38,6 +38,14 @@ impl Tally {
     pub(super) fn of_code(code: i32, output: &str) -> Self {
         use std::os::unix::process::ExitStatusExt;
         Self::of(ExitStatus::from_raw((code & 0xff) << 8), output)
+    }
+
+    /// The same, failed where no test ran at all.
+    pub(super) fn not_empty(self) -> Result<Self> {
+        if self == Self::default() {
+            bail!("no test ran");
+        }
+        Ok(self)
     }
 
     fn is_bad(self) -> bool {
@@ -99,7 +107,7 @@ impl Summary {
 
     fn table(&self) -> Table {
         let mut table = Table::new();
-        table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+        table.load_preset(presets::UTF8_FULL_CONDENSED);
         table.set_header(["part", "step", "result", "passed", "failed", "skipped", "seconds"]);
         for row in &self.rows {
             let tally = row.outcome.as_ref().copied().unwrap_or_default();
@@ -142,8 +150,6 @@ impl Row {
 
 #[cfg(test)]
 mod tests {
-    use anyhow::bail;
-
     use super::*;
 
     #[test]
@@ -171,6 +177,20 @@ mod tests {
         assert_eq!(
             summary.total(),
             "total: 0 passed, 0 failed, 0 skipped; 1 steps ok, 1 failed"
+        );
+    }
+
+    #[test]
+    fn a_step_that_ran_no_test_proves_nothing() {
+        assert!(
+            Tally::of_code(0, "test result: ok. 0 passed; 0 failed; 0 ignored")
+                .not_empty()
+                .is_err()
+        );
+        assert!(
+            Tally::of_code(0, "test result: ok. 1 passed; 0 failed; 0 ignored")
+                .not_empty()
+                .is_ok()
         );
     }
 

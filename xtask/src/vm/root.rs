@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 use crate::cache::Cache;
-use crate::{debian, libraries, shell};
+use crate::{debian, libraries, peers, shell};
 
 /// Packages beyond the smallest Debian that tests use inside a guest.
 const PACKAGES: &str =
@@ -33,9 +33,10 @@ pub(super) fn provide(cache: &Cache, peers: Option<&Path>) -> Result<PathBuf> {
         let script = script(BASE, folder).env("SUITE", &suite).env("PACKAGES", PACKAGES);
         script.env("ARCHIVE", debian::archive()?).output_as_root()
     })?;
-    let inputs = peers
-        .map(|peers| peers.to_string_lossy().into_owned())
-        .unwrap_or_default();
+    let inputs = match peers {
+        Some(peers) => format!("{} {}", peers.display(), peers::made_of(peers).unwrap_or_default()),
+        None => String::new(),
+    };
     let name = format!("vm/{}", hash(&[&base.to_string_lossy(), INIT, DISK, &inputs]));
     let disk = cache.provide(&name, advice, |folder| {
         let work = tempfile::Builder::new().prefix(".work-").tempdir_in(cache.path("vm"))?;
