@@ -49,7 +49,11 @@ impl Pipeline {
     pub(crate) fn drive(&mut self, flow_id: FlowId) {
         self.drive_one(flow_id);
         let other = flow_id.reverse();
-        if self.streams.link(flow_id.link).is_some_and(|link| link.waiting.is_some()) {
+        if self
+            .streams
+            .link(flow_id.link)
+            .is_some_and(|link| link.waiting.is_some())
+        {
             self.drive_one(other);
         }
         let restless = self.streams.link(flow_id.link).is_some_and(|link| {
@@ -169,7 +173,11 @@ impl Pipeline {
         }
         if let Some(reason) = broken {
             let client = link.http.as_ref().is_some_and(|talk| talk.requests == flow_id);
-            let sender = if client { super::observation::Side::Client } else { super::observation::Side::Server };
+            let sender = if client {
+                super::observation::Side::Client
+            } else {
+                super::observation::Side::Server
+            };
             let parties = self.parties(flow_id, sender);
             self.malformed(parties, sender, reason);
         }
@@ -221,7 +229,8 @@ impl Pipeline {
         }
         link.told = verdict;
         let keys = link.ends.each_ref().map(|end| end.key);
-        self.outputs.extend(keys.into_iter().flatten().map(|key| Output::Verdict(key, verdict)));
+        self.outputs
+            .extend(keys.into_iter().flatten().map(|key| Output::Verdict(key, verdict)));
     }
 
     /// Works off what is due at `now`.

@@ -39,7 +39,9 @@ impl Queue {
     /// Events older than [`ORDER_WAIT`], in order.
     pub(crate) fn take_until(&mut self, now: Timestamp) -> Vec<Event> {
         self.sort();
-        let count = self.events.partition_point(|event| event.time().plus(ORDER_WAIT) <= now);
+        let count = self
+            .events
+            .partition_point(|event| event.time().plus(ORDER_WAIT) <= now);
         self.take(count)
     }
 
@@ -57,7 +59,11 @@ impl Queue {
 
     /// When the oldest is due.
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
-        self.events.iter().map(Event::time).min().map(|time| time.plus(ORDER_WAIT))
+        self.events
+            .iter()
+            .map(Event::time)
+            .min()
+            .map(|time| time.plus(ORDER_WAIT))
     }
 
     fn sort(&mut self) {

@@ -449,7 +449,10 @@ impl Link {
         data.direction == Direction::Received
             && data.bytes.is_empty()
             && self.ends[1].key.is_none()
-            && self.flows[0].assembler.next().is_some_and(|next| position + u64::from(data.span) <= next)
+            && self.flows[0]
+                .assembler
+                .next()
+                .is_some_and(|next| position + u64::from(data.span) <= next)
     }
 
     /// Both ends, or the pipe, are over.

@@ -86,7 +86,11 @@ impl Pipeline {
     /// One frame of an HTTP connection.
     pub(crate) fn http_frame(&mut self, flow_id: FlowId, frame: Frame) {
         let Frame { start, end, kind } = frame;
-        let seen = self.streams.flow(flow_id).map(|flow| flow.seen(start, end)).unwrap_or_default();
+        let seen = self
+            .streams
+            .flow(flow_id)
+            .map(|flow| flow.seen(start, end))
+            .unwrap_or_default();
         match kind {
             FrameKind::Request(head) => self.http_request(flow_id, *head),
             FrameKind::Response(head) => self.http_response(flow_id, *head, seen),
@@ -182,7 +186,9 @@ impl Pipeline {
         let Framer::Http(framer) = &mut link.flows[flow_id.side].framer else {
             return;
         };
-        let talk = link.http.get_or_insert_with(|| Box::new(HttpTalk::new(flow_id.reverse())));
+        let talk = link
+            .http
+            .get_or_insert_with(|| Box::new(HttpTalk::new(flow_id.reverse())));
         let Some(exchange) = talk.exchanges.front_mut() else {
             // Its request was never seen: an event stream may still speak for itself.
             if !head.is_event_stream {
@@ -251,7 +257,13 @@ impl Pipeline {
         if proves {
             self.exchange_is_mcp(flow_id.link, number);
         }
-        if proves || mcp || self.talk(flow_id.link).and_then(|talk| talk.exchange(number)).is_some_and(|exchange| exchange.mcp) {
+        if proves
+            || mcp
+            || self
+                .talk(flow_id.link)
+                .and_then(|talk| talk.exchange(number))
+                .is_some_and(|exchange| exchange.mcp)
+        {
             return self.http_asked(flow_id, number, parsed, seen);
         }
         let is_message = matches!(parsed, Parsed::Message(_));
@@ -281,7 +293,13 @@ impl Pipeline {
                     status: None,
                     first_byte: None,
                 };
-                let asked = Asked { id, method, params, length, cut };
+                let asked = Asked {
+                    id,
+                    method,
+                    params,
+                    length,
+                    cut,
+                };
                 let slot = self.begin(&source, context, asked, seen, parties);
                 if let Some(exchange) = self.talk(flow_id.link).and_then(|talk| talk.exchange(number)) {
                     exchange.slots.push(slot);
@@ -301,15 +319,25 @@ impl Pipeline {
         let requests = talk.requests;
         let exchange = talk.exchange(number)?;
         let (request, sse) = (exchange.request.clone(), exchange.sse);
-        let transport = if sse { Transport::HttpSse } else { Transport::StreamableHttp };
+        let transport = if sse {
+            Transport::HttpSse
+        } else {
+            Transport::StreamableHttp
+        };
         let parties = self.http_parties(requests, Side::Client, transport, request.authority.as_deref());
-        let session = request.session.clone().or_else(|| session_of(request.query.as_deref()).filter(|_| sse));
+        let session = request
+            .session
+            .clone()
+            .or_else(|| session_of(request.query.as_deref()).filter(|_| sse));
         let name = match &session {
             Some(session) => session.clone(),
             None => format!(
                 "{}>{}",
                 parties.client.pid.map_or(0, |pid| pid.0),
-                parties.server.pid.map_or_else(|| request.authority.as_deref().unwrap_or("").to_owned(), |pid| pid.0.to_string())
+                parties.server.pid.map_or_else(
+                    || request.authority.as_deref().unwrap_or("").to_owned(),
+                    |pid| pid.0.to_string()
+                )
             )
             .into(),
         };
@@ -328,7 +356,8 @@ impl Pipeline {
     /// A message that a server sent in a response.
     fn http_answered(&mut self, flow_id: FlowId, number: Option<u64>, parsed: Parsed, seen: Seen) {
         let link = flow_id.link;
-        let exchange = number.and_then(|number| self.talk(link)?.exchange(number).map(|exchange| (number, exchange.mcp)));
+        let exchange =
+            number.and_then(|number| self.talk(link)?.exchange(number).map(|exchange| (number, exchange.mcp)));
         let Some((number, mcp)) = exchange else {
             return;
         };
@@ -342,7 +371,9 @@ impl Pipeline {
         let Some((context, mut parties)) = self.http_context(link, number) else {
             return;
         };
-        parties.vantage = self.http_parties(flow_id, Side::Server, parties.transport, None).vantage;
+        parties.vantage = self
+            .http_parties(flow_id, Side::Server, parties.transport, None)
+            .vantage;
         let Some(exchange) = self.talk(link).and_then(|talk| talk.exchange(number)) else {
             return;
         };
@@ -356,7 +387,9 @@ impl Pipeline {
         match parsed {
             Parsed::Broken(reason, id) => {
                 self.malformed(parties, Side::Server, reason);
-                let slot = id.and_then(|id| self.find_http_request(&context.scopes, &id)).or(only(&slots));
+                let slot = id
+                    .and_then(|id| self.find_http_request(&context.scopes, &id))
+                    .or(only(&slots));
                 let status = source.status.unwrap_or(200);
                 if let Some(slot) = slot.filter(|_| status / 100 == 2) {
                     let ended = Ended {
@@ -440,7 +473,11 @@ impl Pipeline {
 
     /// Whether a POST goes to the endpoint of a known HTTP+SSE session; it is marked so.
     fn is_sse_endpoint(&mut self, link: LinkId, number: u64) -> bool {
-        let Some(exchange) = self.streams.link_mut(link).and_then(|link| link.http.as_mut()?.exchange(number)) else {
+        let Some(exchange) = self
+            .streams
+            .link_mut(link)
+            .and_then(|link| link.http.as_mut()?.exchange(number))
+        else {
             return false;
         };
         let Some(session) = session_of(exchange.request.query.as_deref()) else {
@@ -485,8 +522,15 @@ impl Pipeline {
             if self.matcher.get(slot).is_none_or(|pending| pending.over.is_some()) {
                 continue;
             }
-            let at = self.streams.flow(flow_id).map_or(0, |flow| flow.assembler.next().unwrap_or(0));
-            let seen = self.streams.flow(flow_id).map(|flow| flow.seen(at.saturating_sub(1), at)).unwrap_or_default();
+            let at = self
+                .streams
+                .flow(flow_id)
+                .map_or(0, |flow| flow.assembler.next().unwrap_or(0));
+            let seen = self
+                .streams
+                .flow(flow_id)
+                .map(|flow| flow.seen(at.saturating_sub(1), at))
+                .unwrap_or_default();
             let end = match head.status {
                 200..=299 if head.encoded => Some((answer_unread(), true)),
                 // HTTP+SSE: the answer comes on another connection.
@@ -494,7 +538,12 @@ impl Pipeline {
                 // Before 2026-07-28 a server may end its event stream and the client resume it.
                 200..=299 if head.is_event_stream || ending == Ending::Gap => None,
                 200..=299 => Some((End::Malformed, false)),
-                _ => Some((End::Http { challenges: head.challenges }, false)),
+                _ => Some((
+                    End::Http {
+                        challenges: head.challenges,
+                    },
+                    false,
+                )),
             };
             let Some((end, inferred)) = end else {
                 if head.status == 202 {
@@ -531,7 +580,10 @@ impl Pipeline {
             .collect();
         for (slot, unanswered) in waiting {
             let stateless = self.matcher.get(slot).is_some_and(|pending| {
-                pending.version.as_deref().is_some_and(|version| version >= "2026-07-28")
+                pending
+                    .version
+                    .as_deref()
+                    .is_some_and(|version| version >= "2026-07-28")
             });
             match by {
                 Side::Server if unanswered => self.doom(slot, Doom::ServerGone, time),

@@ -147,7 +147,10 @@ mod tests {
         let (payload, dropped) = collector.take();
         assert!(payload.cut && payload.length == 1_000_000);
         assert!(payload.bytes.starts_with(b"000") && payload.tail.ends_with(b"0999"));
-        assert_eq!(payload.bytes.len() as u64 + payload.tail.len() as u64 + dropped, 1_000_000);
+        assert_eq!(
+            payload.bytes.len() as u64 + payload.tail.len() as u64 + dropped,
+            1_000_000
+        );
     }
 
     #[test]

@@ -207,7 +207,11 @@ mod tests {
                     FrameKind::Line(payload) => format!(
                         "{start}..{end}={}{}",
                         String::from_utf8_lossy(&payload.bytes),
-                        if payload.cut { format!("…{}", String::from_utf8_lossy(&payload.tail)) } else { String::new() }
+                        if payload.cut {
+                            format!("…{}", String::from_utf8_lossy(&payload.tail))
+                        } else {
+                            String::new()
+                        }
                     ),
                     _ => format!("{start}..{end}:stray"),
                 }),
@@ -219,7 +223,10 @@ mod tests {
     fn cuts_lines() {
         let check = |pieces: &[Option<&str>], expected: &str| check(pieces, GapKind::Told, expected);
         check(&[Some("{1}\n{2}\n")], "0..4={1} 4..8={2}");
-        check(&[Some("{"), Some("1"), Some("}\r\n"), Some("\n\r\n[2]\n")], "0..5={1}\r 8..12=[2]");
+        check(
+            &[Some("{"), Some("1"), Some("}\r\n"), Some("\n\r\n[2]\n")],
+            "0..5={1}\r 8..12=[2]",
+        );
         check(&[Some("log line\n{1}\n")], "0..9:stray 9..13={1}");
         check(&[Some("{1}")], "0..3={1}");
         check(&[Some("{1"), None, Some("9}\n{2}\n")], "0..8={1…9} 8..12={2}");
@@ -228,7 +235,11 @@ mod tests {
 
     #[test]
     fn a_hole_between_calls_ends_the_line() {
-        check(&[Some("{1"), None, Some("9}\n{2}\n")], GapKind::Missing, "lost:2 lost:2 8..12={2}");
+        check(
+            &[Some("{1"), None, Some("9}\n{2}\n")],
+            GapKind::Missing,
+            "lost:2 lost:2 8..12={2}",
+        );
     }
 
     #[test]

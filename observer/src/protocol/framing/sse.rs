@@ -73,7 +73,11 @@ impl SseParser {
                 State::Data | State::Other | State::Lost => self.rest_of_line(max_bytes),
                 State::LineStart | State::Name | State::LostLineStart => self.name(length),
                 State::Colon => {
-                    self.state = if self.field == b"data" { State::Data } else { State::Other };
+                    self.state = if self.field == b"data" {
+                        State::Data
+                    } else {
+                        State::Other
+                    };
                     if byte == b' ' {
                         self.skip(1);
                     }

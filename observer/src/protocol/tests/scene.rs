@@ -97,7 +97,16 @@ impl Scene {
     }
 
     #[expect(clippy::too_many_arguments, reason = "one record has that many sides")]
-    fn data(&mut self, pid: u32, line: Line, key: u64, direction: Direction, bytes: &[u8], span: usize, missing: Missing) {
+    fn data(
+        &mut self,
+        pid: u32,
+        line: Line,
+        key: u64,
+        direction: Direction,
+        bytes: &[u8],
+        span: usize,
+        missing: Missing,
+    ) {
         let at = self.positions.entry(line).or_default();
         let span = span as u64;
         let position = if direction == Direction::Sent {
@@ -176,7 +185,10 @@ impl Scene {
     pub(super) fn hold(&mut self, pid: u32, ends: &[(u64, Direction)]) {
         self.pipeline.handle_event(Event::Holder(Holder {
             pid: Pid(pid),
-            ends: ends.iter().map(|(key, direction)| (StreamKey(*key), *direction)).collect(),
+            ends: ends
+                .iter()
+                .map(|(key, direction)| (StreamKey(*key), *direction))
+                .collect(),
             time: Timestamp(self.now),
         }));
     }
@@ -223,8 +235,15 @@ pub(super) fn line(output: &Output) -> Option<String> {
             Observation::Notification { method, from, .. } => format!("notification {method} from {}", side(*from)),
             Observation::ServerRequest { method, .. } => format!("server request {method}"),
             Observation::Malformed { from, reason, .. } => format!("malformed {} from {}", reason.name(), side(*from)),
-            Observation::Server { parties, protocol_version } => {
-                format!("server {} {}", name(&parties.server), protocol_version.as_deref().unwrap_or("-"))
+            Observation::Server {
+                parties,
+                protocol_version,
+            } => {
+                format!(
+                    "server {} {}",
+                    name(&parties.server),
+                    protocol_version.as_deref().unwrap_or("-")
+                )
             }
             Observation::Subscription { change, .. } => format!("subscription {change}"),
             Observation::PeerExit { pid, code, .. } => format!("exit {} {code}", pid.0),
@@ -234,7 +253,10 @@ pub(super) fn line(output: &Output) -> Option<String> {
 }
 
 fn name(party: &Party) -> &str {
-    party.implementation.as_ref().map_or("-", |implementation| &implementation.name)
+    party
+        .implementation
+        .as_ref()
+        .map_or("-", |implementation| &implementation.name)
 }
 
 fn call_line(call: &Call) -> String {
@@ -242,7 +264,9 @@ fn call_line(call: &Call) -> String {
     let mut line = format!(
         "call {}{} id={} {} {} {}→{} {} {}",
         call.method,
-        call.target.as_ref().map_or(String::new(), |target| format!(" {target}")),
+        call.target
+            .as_ref()
+            .map_or(String::new(), |target| format!(" {target}")),
         call.id,
         call.outcome.name(),
         call.status,

@@ -18,8 +18,8 @@ use crate::protocol::reassembly::Chunk;
 
 mod head;
 
-pub(crate) use head::{RequestHead, ResponseHead, Verb, begins_message};
 use head::{Framing, Head};
+pub(crate) use head::{RequestHead, ResponseHead, Verb, begins_message};
 
 /// Bytes of a head; servers refuse more than 8 to 64 KiB.
 const MAX_HEAD: usize = 64 << 10;
@@ -67,7 +67,9 @@ enum State {
     /// The message is over; its body and end are to be handed out.
     Done(Ending),
     /// Lost: looks for the beginning of a message, or of a chunk where `chunked`.
-    Seek { chunked: bool },
+    Seek {
+        chunked: bool,
+    },
 }
 
 /// What is done with a body.
@@ -353,7 +355,11 @@ impl HttpFramer {
 
     fn head(&mut self) -> Option<Step> {
         if self.partial.is_empty() {
-            let blank = self.input.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+            let blank = self
+                .input
+                .iter()
+                .take_while(|byte| matches!(byte, b'\r' | b'\n'))
+                .count();
             self.input.advance(blank);
             self.at += blank as u64;
             self.start = self.at;
@@ -415,7 +421,11 @@ impl HttpFramer {
                 (FrameKind::Response(Box::new(head)), events)
             }
         };
-        self.body = if events { Body::Events(Box::default()) } else { Body::Whole(Collector::default()) };
+        self.body = if events {
+            Body::Events(Box::default())
+        } else {
+            Body::Whole(Collector::default())
+        };
         let (start, end) = (self.start, self.at);
         Some(Step::Frame(Frame { start, end, kind }))
     }
