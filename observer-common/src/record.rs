@@ -40,7 +40,7 @@ pub struct Head {
     pub direction: u8,
     /// Bits by kind of record: [`CLOSED_READERS_LEFT`], [`CLOSED_WRITERS_LEFT`].
     pub flags: u8,
-    /// Process id (thread group) in the initial pid namespace.
+    /// Process id (thread group) in the initial pid namespace; 0 in [`Opened`] of a socket that was seen from its other end.
     pub pid: u32,
 }
 

@@ -73,3 +73,32 @@ pub enum Verdict {
     /// Not MCP: one look-up and out.
     NotMcp = 3,
 }
+
+/// Slots of the kernel's verdict table. A slot taken over by a younger stream gives its stream back to
+/// [`Verdict::Undecided`], which is safe.
+pub const VERDICT_SLOTS: u32 = 1 << 17;
+
+impl StreamKey {
+    /// Largest birth number.
+    pub const MAX: u64 = (1 << 62) - 1;
+
+    /// Composes a birth number that no other call of the kernel side can compose at the same time: two programs that
+    /// interrupt each other on one CPU may read the same count, but run in different threads.
+    #[must_use]
+    pub const fn compose(count: u64, cpu: u32, tid: u32) -> Self {
+        Self((count << 32 | ((cpu & 0x3ff) as u64) << 22 | (tid & 0x3f_ffff) as u64) & Self::MAX)
+    }
+
+    /// The stream's slot in the verdict table.
+    #[must_use]
+    pub const fn verdict_slot(self) -> u32 {
+        let (count, cpu) = ((self.0 >> 32) as u32, (self.0 >> 22) as u32 & 0x3ff);
+        (count ^ cpu << 7) & (VERDICT_SLOTS - 1)
+    }
+
+    /// What stands in that slot when `verdict` holds: stream and verdict in one word, so that no reader sees half of it.
+    #[must_use]
+    pub const fn verdict_word(self, verdict: Verdict) -> u64 {
+        self.0 << 2 | verdict as u64
+    }
+}

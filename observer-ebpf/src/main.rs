@@ -1,8 +1,40 @@
-//! Kernel programs.
+//! Kernel programs of mcp-observer: they copy the bytes that go through pipes and sockets and decide nothing about them.
+//!
+//! Two backends tell the same records with the same keys: fentry and fexit on the kernel's own functions (`pipe`, `unix`,
+//! `tcp`), or raw tracepoints on system calls (`syscall`). Both only find out which object a call moves bytes through and
+//! where the user's buffers are; everything after that is shared (`call`, `stream`, `emit`).
+//!
+//! ```text
+//! hook entered ── scope ── stream ── call::begin        hook returned ── call::finish ── emit ── ring
+//! ```
 #![no_std]
 #![no_main]
+#![allow(
+    internal_features,
+    reason = "BPF has no AtomicU64; relaxed adds come from the intrinsics"
+)]
+#![feature(core_intrinsics)]
+
+mod baseline;
+mod call;
+mod emit;
+mod iterator;
+mod kernel;
+mod maps;
+mod pipe;
+mod process;
+mod scope;
+mod stream;
+mod syscall;
+mod tcp;
+mod unix;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {
+    // The verifier refuses programs that can get here.
     loop {}
 }
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

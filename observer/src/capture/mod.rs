@@ -1,12 +1,28 @@
 //! The kernel side as the daemon sees it: loads and attaches probes, turns ring records into [`Event`]s, takes verdicts back.
 
+mod attach;
+pub mod decode;
+mod holders;
+pub mod layout;
 pub mod recording;
+mod scope;
+mod survey;
 
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 
-use observer_common::drops::{DropCount, DropReason};
+use anyhow::{Context, Result, bail};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
+use aya::{Ebpf, EbpfLoader};
+use observer_common::config::{ScopeKind, Settings};
+use observer_common::drops::{DropCount, DropReason, KERNEL_REASONS};
 
 use crate::protocol::event::{Event, StreamKey, Timestamp, Verdict};
+use holders::Holders;
+pub use survey::{Survey, survey};
+
+/// The kernel programs, built by `cargo xtask build`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mcp-observer.bpf.o"));
 
 /// What to observe and how.
 #[derive(Clone, Debug)]
@@ -59,66 +75,275 @@ pub struct Probe {
 }
 
 /// Probes in place, and the ring they write to. Dropping it detaches everything.
-#[derive(Debug)]
-pub struct Capture {}
+pub struct Capture {
+    ebpf: Ebpf,
+    ring: RingBuf<MapData>,
+    ring_bytes: usize,
+    verdicts: Array<MapData, u64>,
+    drops: PerCpuArray<MapData, DropCount>,
+    backend: Backend,
+    reason: String,
+    probes: Vec<Probe>,
+    holders: Holders,
+    recording: Option<recording::Writer>,
+    bad_records: u64,
+    backlog: usize,
+}
+
+impl std::fmt::Debug for Capture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Capture")
+            .field("backend", &self.backend)
+            .field("probes", &self.probes)
+            .finish_non_exhaustive()
+    }
+}
 
 impl Capture {
     /// Loads and attaches.
     ///
     /// # Errors
     /// One line that says what the kernel refused and what to do.
-    pub fn start(_options: &Options) -> anyhow::Result<Self> {
-        anyhow::bail!("not yet")
+    pub fn start(options: &Options) -> Result<Self> {
+        let kernel = layout::Kernel::running()?;
+        let mut ebpf = load(&kernel, options)?;
+        follow(&mut ebpf, &options.scope)?;
+        let (backend, reason, probes) = attach::attach(&mut ebpf, &kernel, options.backend)?;
+        // Again: what was made while the programs were being attached.
+        follow(&mut ebpf, &options.scope)?;
+        let mut members = scope::members(&options.scope)?;
+        members.remove(&std::process::id());
+        let capture = Self {
+            ring: RingBuf::try_from(take(&mut ebpf, "RING")?)?,
+            ring_bytes: ring_bytes(options.ring_bytes) as usize,
+            verdicts: Array::try_from(take(&mut ebpf, "VERDICTS")?)?,
+            drops: PerCpuArray::try_from(take(&mut ebpf, "DROPS")?)?,
+            ebpf,
+            backend,
+            reason,
+            probes,
+            holders: Holders::existing(members),
+            recording: None,
+            bad_records: 0,
+            backlog: 0,
+        };
+        drop(kernel);
+        give_back_memory();
+        Ok(capture)
     }
 
     /// The probes in use.
     #[must_use]
     pub fn backend(&self) -> Backend {
-        Backend::Syscall
+        self.backend
+    }
+
+    /// Why these and not the others.
+    #[must_use]
+    pub fn backend_reason(&self) -> &str {
+        &self.reason
     }
 
     /// Every probe of this backend.
     #[must_use]
     pub fn probes(&self) -> &[Probe] {
-        &[]
+        &self.probes
     }
 
     /// Hands on every record that is in the ring now, as events; returns the bytes of ring records taken out.
     ///
     /// Bounded: at most one ring's size a call. Keeps the raw records too while a recording is on.
-    pub fn drain(&mut self, mut _take: impl FnMut(Event)) -> usize {
-        0
+    pub fn drain(&mut self, mut take: impl FnMut(Event)) -> usize {
+        let mut drained = 0;
+        while drained < self.ring_bytes
+            && let Some(record) = self.ring.next()
+        {
+            drained += record.len();
+            if let Some(recording) = &mut self.recording {
+                recording.record(&record);
+            }
+            match decode::event(&record) {
+                Some(Event::Opened(opened)) => {
+                    let holders = self.holders.of(&opened, opened.time);
+                    take(Event::Opened(opened));
+                    holders.for_each(&mut take);
+                }
+                Some(event) => take(event),
+                None => self.bad_records += 1,
+            }
+        }
+        self.backlog = if drained < self.ring_bytes { 0 } else { drained };
+        if let Some(recording) = &mut self.recording {
+            recording.turn(now());
+        }
+        drained
     }
 
     /// Tells the kernel side how to treat a stream. Streams it has forgotten are ignored.
-    pub fn set_verdict(&mut self, _key: StreamKey, _verdict: Verdict) {}
+    pub fn set_verdict(&mut self, key: StreamKey, verdict: Verdict) {
+        if let Err(error) = self.verdicts.set(key.verdict_slot(), key.verdict_word(verdict), 0) {
+            tracing::warn!("a verdict could not be given to the kernel: {error}");
+        }
+    }
 
-    /// What the kernel side could not copy, by reason, since start.
+    /// What the kernel side could not copy, by reason, since start; and records that could not be read.
     #[must_use]
     pub fn losses(&self) -> Vec<(DropReason, DropCount)> {
-        Vec::new()
+        let kernel = (1..KERNEL_REASONS).filter_map(|slot| {
+            let reason = DropReason::from_u8(u8::try_from(slot).ok()?)?;
+            Some((reason, self.counter(slot)))
+        });
+        kernel
+            .chain([(
+                DropReason::BadRecord,
+                DropCount {
+                    events: self.bad_records,
+                    bytes: 0,
+                },
+            )])
+            .collect()
     }
 
     /// Bytes left out since start because a verdict said so.
     #[must_use]
     pub fn muted_bytes(&self) -> u64 {
-        0
+        self.counter(0).bytes
     }
 
-    /// Runs of each program that the kernel skipped because it was already running on that CPU.
+    /// Runs of each program that the kernel skipped because it was already running on that CPU (5.12 and later).
     #[must_use]
     pub fn skipped_runs(&self) -> Vec<(String, u64)> {
-        Vec::new()
+        self.program_figures("recursion_misses:")
     }
 
-    /// Bytes in the ring that wait to be drained.
+    /// Nanoseconds spent in each program; empty unless the node keeps this statistic anyway (`kernel.bpf_stats_enabled`).
+    #[must_use]
+    pub fn run_nanoseconds(&self) -> Vec<(String, u64)> {
+        self.program_figures("run_time_ns:")
+            .into_iter()
+            .filter(|(_, time)| *time > 0)
+            .collect()
+    }
+
+    /// Bytes in the ring that are known to wait for the next drain.
     #[must_use]
     pub fn backlog(&self) -> usize {
-        0
+        self.backlog
     }
 
     /// Writes every raw record to `recording` from now on.
-    pub fn record_to(&mut self, _recording: recording::Writer) {}
+    pub fn record_to(&mut self, recording: recording::Writer) {
+        self.recording = Some(recording);
+    }
+
+    /// Ends the recording, if one is on.
+    ///
+    /// # Errors
+    /// When it could not be written whole.
+    pub fn end_recording(&mut self) -> Result<()> {
+        self.recording.take().map_or(Ok(()), |mut recording| recording.flush())
+    }
+
+    fn counter(&self, slot: u32) -> DropCount {
+        let mut sum = DropCount::default();
+        for cpu in self.drops.get(&slot, 0).iter().flat_map(|values| values.iter()) {
+            sum.events += cpu.events;
+            sum.bytes += cpu.bytes;
+        }
+        sum
+    }
+
+    /// A figure of each loaded program, as `/proc/self/fdinfo` tells it.
+    fn program_figures(&self, name: &str) -> Vec<(String, u64)> {
+        let figure = |program: &aya::programs::Program| {
+            let descriptor = program.fd().ok()?.as_fd().as_raw_fd();
+            let told = std::fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}")).ok()?;
+            told.lines()
+                .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+        };
+        self.ebpf
+            .programs()
+            .filter_map(|(name, program)| Some((name.to_owned(), figure(program)?)))
+            .collect()
+    }
+}
+
+/// Loads the kernel object's maps and values; no program yet.
+fn load(kernel: &layout::Kernel, options: &Options) -> Result<Ebpf> {
+    if OBJECT.is_empty() {
+        bail!("this program was built without its kernel object: build it with `cargo xtask build`");
+    }
+    let layout = kernel.layout()?;
+    let listed = !options.scope.pids.is_empty() || !options.scope.cgroups.is_empty();
+    let settings = Settings {
+        observer: std::process::id(),
+        scope: if listed { ScopeKind::Listed } else { ScopeKind::Node } as u32,
+        cgroups: u32::from(!options.scope.cgroups.is_empty()),
+        reserved: 0,
+    };
+    allow_locked_memory();
+    EbpfLoader::new()
+        .override_global("LAYOUT", &layout, true)
+        .override_global("SETTINGS", &settings, true)
+        .map_max_entries("RING", ring_bytes(options.ring_bytes))
+        .load(OBJECT)
+        .context("the kernel refuses the observer's tables: root, or CAP_BPF with CAP_PERFMON, is needed")
+}
+
+/// A ring's size must be a power of two and at least a page.
+fn ring_bytes(wanted: u32) -> u32 {
+    // SAFETY: the call has no memory effects.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    wanted
+        .max(u32::try_from(page).unwrap_or(4096))
+        .checked_next_power_of_two()
+        .unwrap_or(1 << 31)
+}
+
+/// Puts the processes and groups in scope into the kernel side's tables.
+fn follow(ebpf: &mut Ebpf, scope: &Scope) -> Result<()> {
+    let mut processes: HashMap<_, u32, u8> = HashMap::try_from(map(ebpf, "PROCESSES")?)?;
+    for process in scope::descendants(&scope.pids)? {
+        processes
+            .insert(process, 1, 0)
+            .context("--pid: too many processes to follow")?;
+    }
+    let mut groups: HashMap<_, u64, u8> = HashMap::try_from(map(ebpf, "CGROUPS")?)?;
+    for group in scope::groups(&scope.cgroups)? {
+        groups
+            .insert(group, 1, 0)
+            .context("--cgroup: too many groups to follow")?;
+    }
+    Ok(())
+}
+
+fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::maps::Map> {
+    ebpf.map_mut(name)
+        .with_context(|| format!("the kernel object has no table {name}: build it again"))
+}
+
+fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
+    ebpf.take_map(name)
+        .with_context(|| format!("the kernel object has no table {name}: build it again"))
+}
+
+/// Kernels before 5.11 count BPF memory against a limit that is too small by default. Later ones do not; a refusal is no error.
+fn allow_locked_memory() {
+    let unlimited = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: the pointer is to a live rlimit.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
+}
+
+/// Gives back what reading the kernel's type information took: some sixty megabytes that are not needed again.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call has no memory effects that Rust could see.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// The kernel's monotonic clock now: the time base of all events.
@@ -128,31 +353,4 @@ pub fn now() -> Timestamp {
     // SAFETY: the pointer is to a live timespec; CLOCK_MONOTONIC always exists.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     Timestamp(u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0))
-}
-
-/// What this node lets the observer see; the content of `mcp-observer check`.
-#[derive(Clone, Debug)]
-pub struct Survey {
-    /// `uname -r`.
-    pub kernel: String,
-    /// Whether `/sys/kernel/btf/vmlinux` can be read.
-    pub btf: bool,
-    /// The backend that `auto` would choose, and the sentence that says why; `Err` when none would work, with why and what to do.
-    pub backend: Result<(Backend, String), String>,
-    /// Capabilities that are missing among those needed.
-    pub missing_capabilities: Vec<&'static str>,
-    /// What cannot be seen here at all, one sentence each.
-    pub blind_spots: Vec<String>,
-}
-
-/// Looks at the node without attaching anything that stays.
-#[must_use]
-pub fn survey() -> Survey {
-    Survey {
-        kernel: String::new(),
-        btf: false,
-        backend: Err(String::new()),
-        missing_capabilities: Vec::new(),
-        blind_spots: Vec::new(),
-    }
 }

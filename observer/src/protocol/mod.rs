@@ -2,13 +2,32 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::disallowed_methods)]
 
+mod conversation;
 pub mod event;
+mod flow;
+mod framing;
+mod json;
+mod jsonrpc;
+mod lifecycle;
+mod marks;
+mod matcher;
+mod mcp;
 pub mod observation;
+mod queue;
+mod reassembly;
+mod recent;
+mod stream;
 
 use std::collections::VecDeque;
 
+use conversation::Early;
 use event::{Event, Timestamp};
-use observation::Output;
+use matcher::{Matcher, Scope, Slot};
+use mcp::peer::Peers;
+use observation::{Output, Parties};
+use queue::Queue;
+use recent::Recent;
+use stream::{LinkId, Streams};
 
 /// Bounds of the pipeline.
 #[derive(Clone, Debug)]
@@ -52,25 +71,85 @@ pub struct Census {
 ///
 /// Does no I/O, reads no clock and spawns nothing. What it knows comes in through `handle_*`, what it concludes comes out
 /// through `poll_*`. After each `handle_*`, call `poll_output` until it returns `None`, then `poll_timeout`.
+///
+/// ```text
+/// handle_event ─► queue ─► order by time ─► reassembly ─► framing ─► conversation ─► matcher ─► poll_output
+///                               ▲
+/// handle_timeout ───────────────┘ also: holes given up, calls given up
+/// ```
 #[derive(Debug)]
 pub struct Pipeline {
+    limits: Limits,
+    queue: Queue,
+    /// The latest time worked through: event time never goes back.
+    now: Timestamp,
+    streams: Streams,
+    matcher: Matcher,
+    peers: Peers,
+    /// Calls that ended without an answer, for the answer that comes late.
+    given_up: Recent<(Scope, jsonrpc::RpcId), Parties>,
+    /// Sessions of HTTP+SSE whose endpoint was seen.
+    sse_sessions: Recent<Box<str>, ()>,
+    /// Refusals that a retry with another version makes steps of negotiation.
+    refused: Vec<Slot>,
+    /// Answers that came before their request.
+    early: VecDeque<Early>,
+    /// Streams that something waits on which only time brings: a hole, a response before its request.
+    restless: Vec<LinkId>,
+    evictions: Evictions,
     outputs: VecDeque<Output>,
 }
+
+/// What had to make room so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Evictions {
+    streams: u64,
+    requests: u64,
+}
+
+/// Calls given up and sessions that are remembered; each is a few hundred bytes.
+const MAX_REMEMBERED: usize = 16_384;
 
 impl Pipeline {
     /// A pipeline that knows nothing yet.
     #[must_use]
-    pub fn new(_limits: Limits) -> Self {
+    pub fn new(limits: Limits) -> Self {
         Self {
+            limits,
+            queue: Queue::default(),
+            now: Timestamp(0),
+            streams: Streams::default(),
+            matcher: Matcher::default(),
+            peers: Peers::default(),
+            given_up: Recent::new(MAX_REMEMBERED),
+            sse_sessions: Recent::new(MAX_REMEMBERED),
+            refused: Vec::new(),
+            early: VecDeque::new(),
+            restless: Vec::new(),
+            evictions: Evictions::default(),
             outputs: VecDeque::new(),
         }
     }
 
-    /// Takes in one event.
-    pub fn handle_event(&mut self, _event: Event) {}
+    /// Takes in one event. It is worked through when its time has come; see [`Self::handle_timeout`].
+    pub fn handle_event(&mut self, event: Event) {
+        self.queue.push(event);
+        if self.queue.is_full() {
+            for event in self.queue.take_older_half() {
+                self.work(event);
+            }
+        }
+    }
 
     /// Takes in that it is now `now`: orders and works through what came before, gives up what is due.
-    pub fn handle_timeout(&mut self, _now: Timestamp) {}
+    ///
+    /// Events of the last [`queue::ORDER_WAIT`] nanoseconds wait for others that may belong before them.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        for event in self.queue.take_until(now) {
+            self.work(event);
+        }
+        self.advance(now);
+    }
 
     /// What has been concluded, oldest first.
     pub fn poll_output(&mut self) -> Option<Output> {
@@ -80,15 +159,52 @@ impl Pipeline {
     /// When `handle_timeout` is wanted next; `None` when nothing is pending.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        None
+        let restless = (!self.restless.is_empty() || !self.early.is_empty()).then(|| self.now.plus(queue::ORDER_WAIT));
+        [self.queue.next_due(), self.matcher.next_due(), restless]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Gives up everything that is pending, as at the end of a recording or of the daemon.
-    pub fn finish(&mut self, _now: Timestamp) {}
+    pub fn finish(&mut self, now: Timestamp) {
+        for event in self.queue.take_all() {
+            self.work(event);
+        }
+        self.advance(now);
+        self.give_up_all();
+    }
 
     /// What is held at the moment.
     #[must_use]
     pub fn census(&self) -> Census {
-        Census::default()
+        let mut census = Census {
+            pending: self.matcher.len(),
+            stream_evictions: self.evictions.streams,
+            request_evictions: self.evictions.requests,
+            ..Census::default()
+        };
+        for (_, link) in self.streams.iter() {
+            *match (link.mcp, link.told) {
+                (true, _) => &mut census.streams_mcp,
+                (false, event::Verdict::Undecided | event::Verdict::Mcp) => &mut census.streams_undecided,
+                (false, event::Verdict::HeadsOnly | event::Verdict::NotMcp) => &mut census.streams_other,
+            } += 1;
+        }
+        census
+    }
+
+    fn work(&mut self, event: Event) {
+        self.now = self.now.max(event.time());
+        match event {
+            Event::Data(data) => self.data(data),
+            Event::Opened(opened) => self.opened(&opened),
+            Event::Closed(closed) => self.closed(&closed),
+            Event::Process(process) => self.process(&process),
+            Event::Holder(holder) => self.holder(&holder),
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

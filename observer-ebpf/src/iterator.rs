@@ -1,0 +1,34 @@
+//! Where a kernel function finds the user's buffers: `struct iov_iter`, in every shape of 5.10 to 7.3.
+//!
+//! ```text
+//! ITER_UBUF  (from 6.0)  one buffer, its address in the iterator
+//! ITER_IOVEC             an array of iovec, copied into kernel memory by the system call
+//! any other kind         kernel memory (sendfile, splice, io_uring's registered buffers): the bytes count, but cannot be copied
+//! ```
+
+use observer_common::config::ABSENT;
+
+use crate::{
+    call::{Call, OPAQUE, UNKNOWN},
+    kernel::{offset, read},
+};
+
+/// Largest kind number any kernel uses; beyond it the layout is not what was thought.
+const LARGEST_KIND: u64 = 127;
+
+/// Takes over buffers and size of the iterator at kernel address `iterator`.
+#[inline(always)]
+pub fn describe(call: &mut Call, iterator: u64) {
+    let kind = u64::from(read::<u32>(iterator + offset!(iter_kind))) & offset!(iter_kind_mask);
+    call.vector = read(iterator + offset!(iter_base));
+    call.offset = read(iterator + offset!(iter_offset));
+    call.size = read(iterator + offset!(iter_count));
+    if kind == offset!(iter_iovec) {
+        call.segments = read(iterator + offset!(iter_segments));
+        if call.segments == 0 {
+            call.flags |= OPAQUE;
+        }
+    } else if kind != offset!(iter_ubuf) || offset!(iter_ubuf) == u64::from(ABSENT) {
+        call.flags |= if kind > LARGEST_KIND { UNKNOWN } else { OPAQUE };
+    }
+}

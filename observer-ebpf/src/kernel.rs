@@ -1,0 +1,75 @@
+//! All reads of kernel and user memory, and the values that the daemon sets before loading.
+
+use core::{
+    ffi::c_void,
+    mem::{MaybeUninit, size_of},
+};
+
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
+use observer_common::config::{Layout, Settings};
+
+/// Offsets of kernel fields. Read through [`offset!`] only: the compiler must not take the zeros for granted.
+#[unsafe(no_mangle)]
+pub static LAYOUT: Layout = zeroed_layout();
+
+/// See [`LAYOUT`].
+#[unsafe(no_mangle)]
+pub static SETTINGS: Settings = Settings {
+    observer: 0,
+    scope: 0,
+    cgroups: 0,
+    reserved: 0,
+};
+
+const fn zeroed_layout() -> Layout {
+    // SAFETY: `Layout` holds integers only.
+    unsafe { MaybeUninit::zeroed().assume_init() }
+}
+
+/// Reads a value that the daemon has set.
+macro_rules! offset {
+    ($field:ident) => {
+        // SAFETY: a live static.
+        u64::from(unsafe { core::ptr::read_volatile(&raw const $crate::kernel::LAYOUT.$field) })
+    };
+}
+pub(crate) use offset;
+
+/// Reads a setting.
+macro_rules! setting {
+    ($field:ident) => {
+        // SAFETY: a live static.
+        unsafe { core::ptr::read_volatile(&raw const $crate::kernel::SETTINGS.$field) }
+    };
+}
+pub(crate) use setting;
+
+/// Reads a `T` at a kernel address; zeros where there is nothing to read.
+#[inline(always)]
+pub fn read<T: Copy>(address: u64) -> T {
+    let mut value = MaybeUninit::<T>::zeroed();
+    // SAFETY: the destination is `T`'s size; the helper writes zeros when it fails; callers ask for integers and arrays of them.
+    unsafe {
+        bpf_probe_read_kernel(
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+            address as *const c_void,
+        );
+        value.assume_init()
+    }
+}
+
+/// Reads a `T` at a user address of the current process; `None` where it is not mapped or not in memory.
+#[inline(always)]
+pub fn read_user<T: Copy>(address: u64) -> Option<T> {
+    let mut value = MaybeUninit::<T>::zeroed();
+    // SAFETY: as in `read`.
+    unsafe {
+        let failed = bpf_probe_read_user(
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+            address as *const c_void,
+        );
+        if failed == 0 { Some(value.assume_init()) } else { None }
+    }
+}

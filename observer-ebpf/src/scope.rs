@@ -1,0 +1,37 @@
+//! Early exits: whether the current process is to be seen at all, decided before anything is copied.
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_cgroup_id};
+use observer_common::config::ScopeKind;
+
+use crate::{
+    kernel::setting,
+    maps::{CGROUPS, PROCESSES},
+};
+
+/// Process id (thread group) of the current process.
+#[inline(always)]
+pub fn current_process() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+/// Thread id of the current thread.
+#[inline(always)]
+pub fn current_thread() -> u32 {
+    bpf_get_current_pid_tgid() as u32
+}
+
+/// Whether the current process is to be seen. The observer itself never is.
+#[inline(always)]
+pub fn covers_current() -> bool {
+    let process = current_process();
+    process != setting!(observer) && (setting!(scope) == ScopeKind::Node as u32 || lists(process))
+}
+
+#[inline(always)]
+fn lists(process: u32) -> bool {
+    if PROCESSES.get_ptr(&process).is_some() {
+        return true;
+    }
+    // SAFETY: the helper has no arguments and always succeeds.
+    setting!(cgroups) != 0 && CGROUPS.get_ptr(&unsafe { bpf_get_current_cgroup_id() }).is_some()
+}

@@ -1,0 +1,174 @@
+//! Streams in sight: identity, positions at both ends, verdict.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
+use observer_common::{
+    record::{Opened, RecordKind, SEQUENCE_TCP},
+    stream::{Direction, Source, StreamKey, Verdict},
+};
+
+use crate::{
+    emit,
+    maps::{BIRTHS, STREAMS, VERDICTS},
+    scope::{current_process, current_thread},
+};
+
+/// A process in scope has written at this end: bytes from `captured_from` on are copied here.
+pub const SENDER: u32 = 1;
+/// A process in scope has read at this end.
+pub const READER: u32 = 2;
+/// Not MCP for good.
+pub const MUTED: u32 = 4;
+/// `expected_sent` is set; TCP.
+pub const SENT_KNOWN: u32 = 8;
+/// `expected_received` is set; TCP.
+pub const RECEIVED_KNOWN: u32 = 16;
+
+/// Nanoseconds for which everything is copied after a call that begins like a POST, so that neither its body nor its answer
+/// is missed while the daemon has not yet decided about that request.
+pub const ARMED_FOR: u64 = 1_000_000_000;
+
+/// What is known of one kernel object. Positions are totals since first sight, for TCP sequence numbers.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Stream {
+    pub birth: u64,
+    pub inode: u64,
+    /// Address of the socket at the other end; 0 when unknown, and for pipes.
+    pub peer: u64,
+    /// Bytes written at this end; for TCP where the next send is expected.
+    pub sent: u64,
+    /// Bytes read at this end; for TCP where the next read is expected.
+    pub received: u64,
+    /// Sent bytes before this position were not copied here.
+    pub captured_from: u64,
+    /// Sent bytes that the reader copies, since the call that wrote them was too long to wait for.
+    pub bulk_from: u64,
+    pub bulk_to: u64,
+    /// Where the sends of this end that are done or under way end. A reader beyond it has read what no probe saw being sent.
+    pub promised: u64,
+    /// Until when everything is copied whatever the verdict.
+    pub armed_until: u64,
+    pub flags: u32,
+    pub reserved: u32,
+}
+
+/// A birth number for a new stream.
+#[inline(always)]
+pub fn give_birth() -> u64 {
+    // SAFETY: the helper has no arguments and always succeeds.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let Some(births) = BIRTHS.get_ptr_mut(0) else { return 0 };
+    // SAFETY: the pointer is to this CPU's slot.
+    let count = unsafe {
+        atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(births, 1);
+        core::ptr::read_volatile(births)
+    };
+    StreamKey::compose(count, cpu, current_thread()).0
+}
+
+/// The stream of an object that has been seen before and has not been freed since.
+#[inline(always)]
+pub fn known(object: u64, inode: u64) -> Option<*mut Stream> {
+    let stream = STREAMS.get_ptr_mut(&object)?;
+    // SAFETY: a live map value.
+    if unsafe { (*stream).inode } == inode {
+        Some(stream)
+    } else {
+        None
+    }
+}
+
+/// Takes a new object into sight and tells the daemon what it is; `describe` fills in what only its source knows.
+///
+/// The record is written where it lies in the ring: it would be too much for the stack.
+#[inline(always)]
+pub fn open(object: u64, source: Source, inode: u64, peer: u64, describe: impl FnOnce(&mut Opened)) {
+    let stream = Stream {
+        birth: give_birth(),
+        inode,
+        peer,
+        sent: 0,
+        received: 0,
+        captured_from: 0,
+        bulk_from: 0,
+        bulk_to: 0,
+        promised: 0,
+        armed_until: 0,
+        flags: 0,
+        reserved: 0,
+    };
+    if STREAMS.insert(&object, &stream, 0).is_err() {
+        return;
+    }
+    emit::in_place(|opened: &mut Opened| {
+        opened.head.kind = RecordKind::Opened as u8;
+        opened.head.source = source as u8;
+        opened.head.pid = current_process();
+        opened.stream = stream.birth;
+        opened.inode = inode;
+        opened.time = emit::now();
+        describe(opened);
+    });
+}
+
+/// The verdict in force for a stream, cached in its flags once it is final.
+#[inline(always)]
+pub unsafe fn verdict(stream: *mut Stream) -> Verdict {
+    // SAFETY: the caller passes a live map value.
+    let key = StreamKey(unsafe { (*stream).birth });
+    let Some(slot) = VERDICTS.get_ptr(key.verdict_slot()) else {
+        return Verdict::Undecided;
+    };
+    // SAFETY: a live map value, written by the daemon in one piece.
+    let word = unsafe { core::ptr::read_volatile(slot) };
+    if word == key.verdict_word(Verdict::NotMcp) {
+        // SAFETY: as above.
+        unsafe { (*stream).flags |= MUTED };
+        return Verdict::NotMcp;
+    }
+    if word == key.verdict_word(Verdict::Mcp) {
+        return Verdict::Mcp;
+    }
+    if word == key.verdict_word(Verdict::HeadsOnly) {
+        Verdict::HeadsOnly
+    } else {
+        Verdict::Undecided
+    }
+}
+
+/// A position as both ends count it, from a total or sequence number.
+pub const fn sequence_kind(source: u8) -> u8 {
+    if source == Source::Tcp as u8 { SEQUENCE_TCP } else { 0 }
+}
+
+/// Whether position `a` lies before `b`, in the arithmetic of the source.
+#[inline(always)]
+pub fn before(source: u8, a: u64, b: u64) -> bool {
+    if source == Source::Tcp as u8 {
+        ((a as u32).wrapping_sub(b as u32) as i32) < 0
+    } else {
+        a < b
+    }
+}
+
+/// Notes that a process in scope is about to move bytes at this end: `size` bytes from `position` on, for a send.
+#[inline(always)]
+pub unsafe fn enter(stream: *mut Stream, source: u8, direction: u8, position: u64, size: u64) {
+    // SAFETY: the caller passes a live map value.
+    unsafe {
+        if direction == Direction::Received as u8 {
+            (*stream).flags |= READER;
+            return;
+        }
+        if (*stream).flags & SENDER == 0 {
+            (*stream).captured_from = position;
+            (*stream).promised = position;
+            (*stream).flags |= SENDER;
+        }
+        if before(source, (*stream).promised, position + size) {
+            (*stream).promised = position + size;
+        }
+    }
+}

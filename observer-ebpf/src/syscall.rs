@@ -1,0 +1,375 @@
+//! The fallback backend: the same records from system calls, where the kernel has no trampolines or refuses them.
+//!
+//! | hook | kernels | records |
+//! |---|---|---|
+//! | raw tracepoint `sys_enter` | all | Opened; Closed, of a pipe or unix socket whose last descriptor is closed |
+//! | raw tracepoint `sys_exit` | all | Data |
+//! | raw tracepoint `inet_sock_set_state` | all | Closed, of TCP |
+//!
+//! A descriptor leads to the kernel object: task → files → table → file → pipe, or socket → sock. Not seen: io_uring, splice,
+//! sendfile, and calls of 32-bit programs, which are counted.
+
+use aya_ebpf::helpers::generated::bpf_get_current_task;
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use observer_common::{
+    config::ABSENT,
+    drops::DropReason,
+    limits::MAX_SEGMENTS,
+    stream::{Direction, Source},
+};
+
+use crate::{
+    call::{self, Call, MessageHeader, VECTOR_IN_USER},
+    emit,
+    kernel::{offset, read, read_user},
+    maps::{CALLS, STREAMS},
+    pipe, scope, tcp, unix,
+};
+
+/// `S_IFMT`, `S_IFIFO` and `S_IFSOCK` of `include/uapi/linux/stat.h`.
+const S_IFMT: u16 = 0o170_000;
+const S_IFIFO: u16 = 0o010_000;
+const S_IFSOCK: u16 = 0o140_000;
+/// Address families, socket type and protocol.
+const AF_UNIX: u16 = 1;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const SOCK_STREAM: u16 = 1;
+const IPPROTO_TCP: u16 = 6;
+/// `TCP_CLOSE` of `include/net/tcp_states.h`.
+const TCP_CLOSE: u32 = 7;
+/// Messages of one `sendmmsg` or `recvmmsg` that are followed.
+const MAX_MESSAGES: u64 = 8;
+/// `TS_COMPAT` of `arch/x86/include/asm/thread_info.h`.
+const TS_COMPAT: u32 = 2;
+
+/// How a system call names its buffers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// Address and length.
+    Buffer,
+    /// Address of an `iovec` array and its length.
+    Vector,
+    /// Address of a `msghdr`.
+    Message,
+    /// Address of an `mmsghdr` array and its length.
+    Messages,
+}
+
+/// The registers of a system call that matter.
+struct Registers {
+    number: u64,
+    arguments: [u64; 4],
+}
+
+#[cfg(not(bpf_target_arch = "aarch64"))]
+mod arch {
+    //! x86-64: `arch/x86/include/uapi/asm/ptrace.h`, `arch/x86/entry/syscalls/syscall_64.tbl`.
+    use super::{Direction, Registers, Shape, read};
+
+    pub(super) const CLOSE: u64 = 3;
+
+    #[inline(always)]
+    pub(super) fn registers(regs: u64) -> Registers {
+        // r10 r9 r8 ax cx dx si di orig_ax
+        let r: [u64; 9] = read(regs + 56);
+        Registers {
+            number: r[8],
+            arguments: [r[7], r[6], r[5], r[0]],
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn number(regs: u64) -> u64 {
+        read(regs + 120)
+    }
+
+    /// What a system call does with bytes, and which of its arguments holds flags.
+    #[inline(always)]
+    pub(super) fn classify(number: u64) -> Option<(Shape, Direction, Option<usize>)> {
+        Some(match number {
+            0 => (Shape::Buffer, Direction::Received, None),
+            1 => (Shape::Buffer, Direction::Sent, None),
+            19 | 327 => (Shape::Vector, Direction::Received, None),
+            20 | 328 => (Shape::Vector, Direction::Sent, None),
+            44 => (Shape::Buffer, Direction::Sent, None),
+            45 => (Shape::Buffer, Direction::Received, Some(3)),
+            46 => (Shape::Message, Direction::Sent, None),
+            47 => (Shape::Message, Direction::Received, Some(2)),
+            299 => (Shape::Messages, Direction::Received, Some(3)),
+            307 => (Shape::Messages, Direction::Sent, None),
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(bpf_target_arch = "aarch64")]
+mod arch {
+    //! arm64: `arch/arm64/include/asm/ptrace.h`, `include/uapi/asm-generic/unistd.h`.
+    use super::{Direction, Registers, Shape, read};
+
+    pub(super) const CLOSE: u64 = 57;
+
+    #[inline(always)]
+    pub(super) fn registers(regs: u64) -> Registers {
+        let r: [u64; 4] = read(regs);
+        Registers {
+            number: number(regs),
+            arguments: [read(regs + 272), r[1], r[2], r[3]],
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn number(regs: u64) -> u64 {
+        u64::from(read::<u32>(regs + 280))
+    }
+
+    /// What a system call does with bytes, and which of its arguments holds flags.
+    #[inline(always)]
+    pub(super) fn classify(number: u64) -> Option<(Shape, Direction, Option<usize>)> {
+        Some(match number {
+            63 => (Shape::Buffer, Direction::Received, None),
+            64 => (Shape::Buffer, Direction::Sent, None),
+            65 | 286 => (Shape::Vector, Direction::Received, None),
+            66 | 287 => (Shape::Vector, Direction::Sent, None),
+            206 => (Shape::Buffer, Direction::Sent, None),
+            207 => (Shape::Buffer, Direction::Received, Some(3)),
+            211 => (Shape::Message, Direction::Sent, None),
+            212 => (Shape::Message, Direction::Received, Some(2)),
+            243 => (Shape::Messages, Direction::Received, Some(3)),
+            269 => (Shape::Messages, Direction::Sent, None),
+            _ => return None,
+        })
+    }
+}
+
+// TP_PROTO(struct pt_regs *regs, long id)
+#[raw_tracepoint(tracepoint = "sys_enter")]
+pub fn syscall_entry(ctx: RawTracePointContext) -> i32 {
+    let (regs, number): (u64, u64) = (ctx.arg(0), ctx.arg(1));
+    if number == arch::CLOSE {
+        closing(regs);
+    } else if arch::classify(number).is_some() && scope::covers_current() {
+        if compat() {
+            emit::count(DropReason::Compat, 0);
+        } else if let Err(reason) = entered(regs) {
+            emit::count(reason, 0);
+        }
+    }
+    0
+}
+
+// TP_PROTO(struct pt_regs *regs, long ret)
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn syscall_return(ctx: RawTracePointContext) -> i32 {
+    let (regs, result): (u64, i64) = (ctx.arg(0), ctx.arg(1));
+    if arch::classify(arch::number(regs)).is_some() {
+        returned(regs, result);
+    }
+    0
+}
+
+// TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub fn tcp_state(ctx: RawTracePointContext) -> i32 {
+    let (sock, state): (u64, u32) = (ctx.arg(0), ctx.arg(2));
+    if state == TCP_CLOSE {
+        tcp::close(sock);
+    }
+    0
+}
+
+/// A 32-bit system call: its number means another call.
+#[inline(always)]
+fn compat() -> bool {
+    let field = offset!(task_status);
+    // SAFETY: the helper has no arguments and always succeeds.
+    field != u64::from(ABSENT) && read::<u32>(unsafe { bpf_get_current_task() } + field) & TS_COMPAT != 0
+}
+
+/// The file behind a descriptor of the current process; 0 when there is none.
+#[inline(always)]
+fn file(descriptor: u64) -> u64 {
+    // SAFETY: the helper has no arguments and always succeeds.
+    let files: u64 = read(unsafe { bpf_get_current_task() } + offset!(task_files));
+    let table: u64 = read(files + offset!(files_fdt));
+    let descriptor = descriptor & 0xffff_ffff;
+    if descriptor >= u64::from(read::<u32>(table + offset!(fdtable_max_fds))) {
+        return 0;
+    }
+    read(read::<u64>(table + offset!(fdtable_fd)) + 8 * descriptor)
+}
+
+/// The object that a file moves bytes through, and its inode; `None` when it is none of ours.
+#[inline(always)]
+fn object(file: u64) -> Option<(Source, u64, u64)> {
+    if file == 0 {
+        return None;
+    }
+    let inode: u64 = read(file + offset!(file_inode));
+    match read::<u16>(inode + offset!(inode_mode)) & S_IFMT {
+        S_IFIFO => Some((Source::Pipe, read(inode + offset!(inode_pipe)), inode)),
+        S_IFSOCK => {
+            let socket: u64 = read(file + offset!(file_private_data));
+            let sock: u64 = read(socket + offset!(socket_sk));
+            if read::<u16>(sock + offset!(sock_type)) != SOCK_STREAM {
+                return None;
+            }
+            match read::<u16>(sock + offset!(sock_family)) {
+                AF_UNIX => Some((Source::Unix, sock, inode)),
+                AF_INET | AF_INET6 if read::<u16>(sock + offset!(sock_protocol)) == IPPROTO_TCP => {
+                    Some((Source::Tcp, sock, inode))
+                }
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Takes over the buffers of a system call; false when it does not move the stream's next bytes.
+#[inline(always)]
+fn describe(call: &mut Call, shape: Shape, flags: Option<usize>, registers: &Registers) -> bool {
+    if let Some(index) = flags
+        && registers.arguments[index] as u32 & tcp::IGNORED_FLAGS != 0
+    {
+        return false;
+    }
+    call.vector = registers.arguments[1];
+    call.size = registers.arguments[2];
+    if shape == Shape::Buffer {
+        return true;
+    }
+    call.flags = VECTOR_IN_USER;
+    if shape == Shape::Vector {
+        call.segments = registers.arguments[2];
+    } else {
+        let Some(header) = read_user::<[u64; 4]>(registers.arguments[1]) else {
+            return false;
+        };
+        call.vector = header[2];
+        call.segments = header[3];
+        if shape == Shape::Messages {
+            call.next_message = registers.arguments[1];
+            call.messages = MAX_MESSAGES;
+            call.message_end = 0;
+        }
+    }
+    call.size = bytes_asked_for(call);
+    call.segments != 0
+}
+
+/// Sum of the lengths of a call's segments.
+#[inline(always)]
+fn bytes_asked_for(call: &Call) -> u64 {
+    let mut sum = 0;
+    for index in 0..u64::from(MAX_SEGMENTS) {
+        if index >= call.segments {
+            break;
+        }
+        sum += read_user::<u64>(call.vector + 16 * index + 8).unwrap_or(0);
+    }
+    sum
+}
+
+#[inline(always)]
+fn entered(regs: u64) -> Result<(), DropReason> {
+    let registers = arch::registers(regs);
+    let Some((shape, direction, flags)) = arch::classify(registers.number) else {
+        return Ok(());
+    };
+    let Some((source, object, inode)) = object(file(registers.arguments[0])) else {
+        return Ok(());
+    };
+    let mut call = Call::new(object, source, direction);
+    if !describe(&mut call, shape, flags, &registers) {
+        return Ok(());
+    }
+    match source {
+        Source::Pipe => pipe::begin(&mut call, inode),
+        Source::Unix => unix::begin(&mut call),
+        _ => tcp::begin(&mut call),
+    }
+}
+
+#[inline(always)]
+fn returned(regs: u64, result: i64) {
+    let id = aya_ebpf::helpers::bpf_get_current_pid_tgid();
+    if CALLS.get_ptr(&id).is_none() && !unseen(regs, result) {
+        return;
+    }
+    let Some(call) = CALLS.get_ptr_mut(&id) else { return };
+    // SAFETY: a live map value.
+    unsafe {
+        let object = (*call).object;
+        let result = if (*call).messages != 0 && result > 0 {
+            sum(call, result as u64)
+        } else {
+            result
+        };
+        call::returned(object, result, |stream, direction, bytes| {
+            if (*call).source == Source::Tcp as u64 {
+                tcp::position(object, stream, direction, bytes)
+            } else {
+                pipe::position(stream, direction, bytes)
+            }
+        });
+    }
+}
+
+/// A return whose entry was not seen: muted bytes are counted, a read that was in progress when the observer came is taken up now.
+/// True when there is a call to finish.
+#[inline(always)]
+fn unseen(regs: u64, result: i64) -> bool {
+    if result <= 0 || !scope::covers_current() {
+        return false;
+    }
+    let registers = arch::registers(regs);
+    let Some((_, object, _)) = object(file(registers.arguments[0])) else {
+        return false;
+    };
+    if let Some(stream) = STREAMS.get_ptr_mut(&object) {
+        // SAFETY: a live map value.
+        if unsafe { (*stream).flags } & crate::stream::MUTED != 0 {
+            emit::count_muted(result as u64);
+            return false;
+        }
+    }
+    !compat() && entered(regs).is_ok()
+}
+
+/// Bytes of the first `count` messages of a `sendmmsg` or `recvmmsg`.
+#[inline(always)]
+unsafe fn sum(call: *mut Call, count: u64) -> i64 {
+    let mut bytes = 0;
+    for index in 0..MAX_MESSAGES {
+        // SAFETY: the caller passes a live map value.
+        let message = unsafe { (*call).next_message } + index * size_of::<MessageHeader>() as u64;
+        if index < count
+            && let Some(header) = read_user::<MessageHeader>(message)
+        {
+            bytes += i64::from(header.length);
+        }
+    }
+    bytes
+}
+
+/// A descriptor is about to be closed: when it is its file's last reference, an end of the stream goes with it.
+#[inline(always)]
+fn closing(regs: u64) {
+    if !scope::covers_current() {
+        return;
+    }
+    let file = file(arch::registers(regs).arguments[0]);
+    let Some((source, object, inode)) = object(file) else {
+        return;
+    };
+    if read::<u64>(file + offset!(file_references)) != offset!(file_last_reference) {
+        return;
+    }
+    match source {
+        Source::Pipe => pipe::release(inode, file),
+        Source::Unix => unix::release(object),
+        _ => {}
+    }
+}

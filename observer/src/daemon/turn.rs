@@ -1,0 +1,285 @@
+//! The loop: the only clock and the only select.
+//!
+//! ```text
+//! every 10 ms, at once while the ring is filling:
+//!   ring -> Pipeline -> verdicts -> kernel
+//!                    -> observations -> Enricher -> Sinks
+//! ```
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::time::MissedTickBehavior;
+
+use super::{anchor, last_moment};
+use crate::capture::recording::{Entry, Reader};
+use crate::capture::{self, Capture};
+use crate::enrich::Enricher;
+use crate::protocol::Pipeline;
+use crate::protocol::event::{DropReason, Event, StreamKey, Timestamp, Verdict};
+use crate::protocol::observation::Output;
+use crate::sink::Sinks;
+use crate::sink::clock::Anchor;
+use crate::sink::health::Health;
+use crate::sink::prometheus::Vitals;
+
+/// Time between two turns: short against a call, long against the cost of waking up.
+const INTERVAL: Duration = Duration::from_millis(10);
+
+/// Bytes left in the ring after a turn that make the next one begin at once.
+const BUSY: usize = 256 << 10;
+
+/// Time between two looks at the daemon itself, which cost system calls.
+const SELF_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long the end may go on draining a ring that is being filled, and then waiting for slow readers of our output.
+pub(super) const GRACE: Duration = Duration::from_millis(700);
+
+/// Everything between the kernel and the sinks.
+pub(super) struct Loop {
+    capture: Capture,
+    flow: Flow,
+    health: Arc<Health>,
+    looked: Instant,
+    lag: Duration,
+}
+
+/// What a recording goes through as well as live records do.
+struct Flow {
+    pipeline: Pipeline,
+    enricher: Enricher,
+    sinks: Sinks,
+    anchor: Anchor,
+    verdicts: Vec<(StreamKey, Verdict)>,
+    tally: Tally,
+}
+
+/// What the loop itself counts.
+#[derive(Debug, Default)]
+struct Tally {
+    records: [u64; KINDS.len()],
+    /// Times and bytes by the place of their reason in [`DropReason::ALL`].
+    lost: [(u64, u64); DropReason::ALL.len()],
+}
+
+/// Values of the label `source`.
+const KINDS: [&str; 5] = ["data", "opened", "closed", "process", "holder"];
+
+impl Loop {
+    pub(super) fn new(
+        capture: Capture,
+        pipeline: Pipeline,
+        enricher: Enricher,
+        sinks: Sinks,
+        health: Arc<Health>,
+    ) -> Self {
+        let flow = Flow::new(pipeline, enricher, sinks);
+        Self {
+            capture,
+            flow,
+            health,
+            looked: Instant::now(),
+            lag: Duration::ZERO,
+        }
+    }
+
+    /// Turns until `stop` is done, then drains, gives up what is pending and waits for the writers.
+    pub(super) async fn run(mut self, stop: impl Future<Output = ()>) {
+        let mut stop = pin!(stop);
+        let mut ticks = tokio::time::interval(INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let due = Instant::now() + INTERVAL;
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                _ = ticks.tick() => {}
+            }
+            self.lag = self.lag.max(due.elapsed());
+            self.turn();
+            while self.capture.backlog() > BUSY {
+                // The loop counts as alive and can be stopped, however full the ring is.
+                if stopped(stop.as_mut()).await {
+                    return self.finish();
+                }
+                self.turn();
+            }
+            if self.looked.elapsed() >= SELF_INTERVAL {
+                self.look_at_self();
+            }
+        }
+        self.finish();
+    }
+
+    fn turn(&mut self) {
+        // Read before draining: what is stamped earlier has been drained when the pipeline is told this time.
+        let now = capture::now();
+        let flow = &mut self.flow;
+        flow.anchor.renew(now, SystemTime::now());
+        self.capture.drain(|event| flow.event(event, now));
+        flow.timeout(now);
+        for (key, verdict) in flow.verdicts.drain(..) {
+            self.capture.set_verdict(key, verdict);
+        }
+        self.health.turn();
+    }
+
+    fn finish(mut self) {
+        tracing::info!("stopping");
+        self.health.set_obstacle(Some("the daemon is stopping".to_owned()));
+        let deadline = last_moment();
+        self.turn();
+        while self.capture.backlog() > 0 && Instant::now() < deadline {
+            self.turn();
+        }
+        self.look_at_self();
+        self.flow.finish(capture::now());
+    }
+
+    fn look_at_self(&mut self) {
+        let lag = std::mem::take(&mut self.lag).as_secs_f64();
+        self.looked = Instant::now();
+        let flow = &mut self.flow;
+        let census = flow.pipeline.census();
+        let kernel = self
+            .capture
+            .losses()
+            .into_iter()
+            .map(|(reason, count)| (reason, count.events, count.bytes));
+        let dropped = (DropReason::SinkQueue, flow.sinks.dropped_lines(), 0);
+        let [processes, capabilities, operations] = flow.enricher.evictions();
+        let vitals = Vitals {
+            records: KINDS.into_iter().zip(flow.tally.records).collect(),
+            losses: flow.tally.losses().chain(kernel).chain([dropped]).collect(),
+            streams: [
+                ("mcp", census.streams_mcp),
+                ("undecided", census.streams_undecided),
+                ("other", census.streams_other),
+            ],
+            pending: census.pending,
+            evictions: vec![
+                ("streams", census.stream_evictions),
+                ("requests", census.request_evictions),
+                processes,
+                capabilities,
+                operations,
+            ],
+            skipped_runs: self.capture.skipped_runs(),
+            muted_bytes: self.capture.muted_bytes(),
+            export_failures: flow.sinks.export_failures(),
+            loop_lag: lag,
+        };
+        flow.sinks.metrics().observe_self(&vitals, capture::now());
+    }
+}
+
+/// Runs a recording through the same flow.
+pub(super) fn replay(reader: Reader, pipeline: Pipeline, enricher: Enricher, sinks: Sinks) -> anyhow::Result<()> {
+    let mut flow = Flow::new(pipeline, enricher, sinks);
+    let mut now = Timestamp::default();
+    for entry in reader {
+        match entry? {
+            Entry::Event(event) => {
+                now = now.max(event.time());
+                flow.event(event, now);
+            }
+            Entry::Turn(turned) => {
+                now = now.max(turned);
+                flow.timeout(turned);
+            }
+        }
+        flow.verdicts.clear();
+    }
+    flow.finish(now);
+    Ok(())
+}
+
+impl Flow {
+    fn new(pipeline: Pipeline, enricher: Enricher, sinks: Sinks) -> Self {
+        Self {
+            pipeline,
+            enricher,
+            sinks,
+            anchor: anchor(),
+            verdicts: Vec::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    fn event(&mut self, event: Event, now: Timestamp) {
+        self.tally.record(&event);
+        self.enricher.glance(&event);
+        self.pipeline.handle_event(event);
+        self.outputs(now);
+    }
+
+    fn timeout(&mut self, now: Timestamp) {
+        self.pipeline.handle_timeout(now);
+        self.enricher.handle_timeout(now);
+        self.outputs(now);
+        self.sinks.flush();
+    }
+
+    fn finish(mut self, now: Timestamp) {
+        self.pipeline.handle_timeout(now);
+        self.pipeline.finish(now);
+        self.outputs(now);
+        self.enricher.finish();
+        self.findings(now);
+        self.sinks.finish(last_moment());
+    }
+
+    fn outputs(&mut self, now: Timestamp) {
+        while let Some(output) = self.pipeline.poll_output() {
+            match output {
+                Output::Observation(observation) => self.enricher.handle_observation(observation, now),
+                Output::Verdict(key, verdict) => self.verdicts.push((key, verdict)),
+                Output::Lost { reason, bytes } => self.tally.lose(reason, bytes),
+            }
+        }
+        self.findings(now);
+    }
+
+    fn findings(&mut self, now: Timestamp) {
+        while let Some(finding) = self.enricher.poll_finding() {
+            self.sinks.take(&finding, &self.anchor, now);
+        }
+    }
+}
+
+impl Tally {
+    fn record(&mut self, event: &Event) {
+        let kind = match event {
+            Event::Data(_) => 0,
+            Event::Opened(_) => 1,
+            Event::Closed(_) => 2,
+            Event::Process(_) => 3,
+            Event::Holder(_) => 4,
+        };
+        self.records[kind] += 1;
+    }
+
+    fn lose(&mut self, reason: DropReason, bytes: u64) {
+        if let Some(place) = DropReason::ALL.iter().position(|known| *known == reason) {
+            self.lost[place].0 += 1;
+            self.lost[place].1 += bytes;
+        }
+    }
+
+    fn losses(&self) -> impl Iterator<Item = (DropReason, u64, u64)> {
+        DropReason::ALL
+            .iter()
+            .zip(self.lost)
+            .map(|(reason, (times, bytes))| (*reason, times, bytes))
+    }
+}
+
+/// Whether `stop` is done, without waiting for it; lets the signal handler run.
+async fn stopped(stop: std::pin::Pin<&mut impl Future<Output = ()>>) -> bool {
+    tokio::select! {
+        biased;
+        () = stop => true,
+        () = tokio::task::yield_now() => false,
+    }
+}

@@ -1,0 +1,72 @@
+//! Answers that came before the request they answer: ring order is not causal order.
+
+use super::{Answered, Source};
+use crate::protocol::Pipeline;
+use crate::protocol::event::Timestamp;
+use crate::protocol::flow::CAUSE_WAIT;
+use crate::protocol::jsonrpc::RpcId;
+use crate::protocol::matcher::{Scope, Seen, Slot};
+
+/// Answers that may wait for their request.
+const MAX_EARLY: usize = 1024;
+
+/// An answer that waits for its request.
+#[derive(Debug)]
+pub(crate) struct Early {
+    since: Timestamp,
+    source: Source,
+    id: RpcId,
+    answered: Answered,
+    seen: Seen,
+}
+
+impl Pipeline {
+    pub(crate) fn hold_early(&mut self, source: Source, id: RpcId, answered: Answered, seen: Seen) {
+        if self.early.len() == MAX_EARLY {
+            self.give_up_first();
+        }
+        self.early.push_back(Early {
+            since: self.now,
+            source,
+            id,
+            answered,
+            seen,
+        });
+    }
+
+    /// A request came: an answer that waits may be its.
+    pub(crate) fn retry_early(&mut self, id: &RpcId, slot: Slot) {
+        let candidates: Vec<usize> = (0..self.early.len())
+            .filter(|index| self.early[*index].id == *id)
+            .collect();
+        for index in candidates {
+            let flow = self.early[index].source.flow;
+            if self.find_line_request(flow, id) == Some(slot)
+                && let Some(early) = self.early.remove(index)
+            {
+                return self.answer(&early.source, slot, early.answered, early.seen);
+            }
+        }
+    }
+
+    /// Answers that have waited long enough have no request.
+    pub(crate) fn give_up_early(&mut self) {
+        while self
+            .early
+            .front()
+            .is_some_and(|early| self.now.since(early.since) >= CAUSE_WAIT)
+        {
+            self.give_up_first();
+        }
+    }
+
+    fn give_up_first(&mut self) {
+        let Some(early) = self.early.pop_front() else {
+            return;
+        };
+        let flow = early.source.flow;
+        let requests = [Some(flow.reverse()), self.counterpart(flow)];
+        let scopes: Vec<Scope> = requests.into_iter().flatten().map(Scope::Line).collect();
+        self.unmatched(&scopes, Some(&early.id), early.answered.length);
+    }
+}

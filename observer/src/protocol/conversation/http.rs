@@ -1,0 +1,645 @@
+//! Conversations over HTTP: Streamable HTTP, and HTTP+SSE whose answers come on another connection.
+//!
+//! A connection is a row of exchanges, each a request and its response. Whether an exchange is MCP is judged by itself: 200
+//! REST requests and then one to `/mcp` on one connection are ordinary.
+
+use std::collections::VecDeque;
+
+use smallvec::SmallVec;
+
+use super::{Answered, Asked, Context, Ended, Held, Source, as_answer};
+use crate::protocol::Pipeline;
+use crate::protocol::event::{DropReason, Timestamp, Verdict};
+use crate::protocol::framing::http1::{RequestHead, ResponseHead, Verb};
+use crate::protocol::framing::{Ending, Frame, FrameKind, Framer, SseEvent};
+use crate::protocol::jsonrpc::{Kind, Message, Parsed, Payload, RpcId, parse};
+use crate::protocol::matcher::{Scope, Seen, Slot};
+use crate::protocol::mcp::call::Doom;
+use crate::protocol::mcp::method::Sender;
+use crate::protocol::mcp::outcome::End;
+use crate::protocol::mcp::peer::PeerKey;
+use crate::protocol::observation::{MalformedReason, Observation, Parties, Side, Transport};
+use crate::protocol::stream::{FlowId, LinkId};
+
+/// Requests of one connection that wait for their response; clients pipeline a few at most.
+const MAX_EXCHANGES: usize = 64;
+
+/// Paths of one connection that are remembered to be MCP.
+const MAX_PATHS: usize = 16;
+
+/// Messages held of one exchange that is not known to be MCP: one, or a batch.
+const MAX_HELD: usize = 64;
+
+/// The HTTP side of a connection.
+#[derive(Debug)]
+pub(crate) struct HttpTalk {
+    /// The direction of requests.
+    pub(crate) requests: FlowId,
+    exchanges: VecDeque<Exchange>,
+    /// Exchanges so far; each is named by its number.
+    count: u64,
+    /// Paths that proved to be MCP.
+    paths: SmallVec<[Box<str>; 2]>,
+    /// Bytes were left out by a verdict since the last request.
+    muted: bool,
+}
+
+/// One request and its response.
+#[derive(Debug)]
+struct Exchange {
+    number: u64,
+    request: RequestHead,
+    /// The request has come to its end.
+    asked: bool,
+    response: Option<ResponseHead>,
+    /// When the response's first byte was written.
+    first_byte: Option<Timestamp>,
+    mcp: bool,
+    /// The answers to this exchange's messages come on another connection.
+    sse: bool,
+    held: Vec<Held>,
+    slots: SmallVec<[Slot; 1]>,
+}
+
+impl HttpTalk {
+    fn new(requests: FlowId) -> Self {
+        Self {
+            requests,
+            exchanges: VecDeque::new(),
+            count: 0,
+            paths: SmallVec::new(),
+            muted: false,
+        }
+    }
+
+    /// Whether a response may be read: the request that it answers is known.
+    pub(crate) fn expects_response(&self) -> bool {
+        !self.exchanges.is_empty()
+    }
+
+    fn exchange(&mut self, number: u64) -> Option<&mut Exchange> {
+        self.exchanges.iter_mut().find(|exchange| exchange.number == number)
+    }
+}
+
+impl Pipeline {
+    /// One frame of an HTTP connection.
+    pub(crate) fn http_frame(&mut self, flow_id: FlowId, frame: Frame) {
+        let Frame { start, end, kind } = frame;
+        let seen = self
+            .streams
+            .flow(flow_id)
+            .map(|flow| flow.seen(start, end))
+            .unwrap_or_default();
+        match kind {
+            FrameKind::Request(head) => self.http_request(flow_id, *head),
+            FrameKind::Response(head) => self.http_response(flow_id, *head, seen),
+            FrameKind::Body(payload) => self.http_body(flow_id, &payload, seen),
+            FrameKind::Event(event) => self.http_event(flow_id, &event, seen),
+            FrameKind::End(ending) => self.http_end(flow_id, ending),
+            FrameKind::Line(_) | FrameKind::Stray | FrameKind::Noise => {}
+        }
+    }
+
+    fn talk(&mut self, link: LinkId) -> Option<&mut HttpTalk> {
+        self.streams.link_mut(link)?.http.as_deref_mut()
+    }
+
+    fn http_request(&mut self, flow_id: FlowId, head: RequestHead) {
+        let Some(link) = self.streams.link_mut(flow_id.link) else {
+            return;
+        };
+        let talk = link.http.get_or_insert_with(|| Box::new(HttpTalk::new(flow_id)));
+        if std::mem::take(&mut talk.muted) {
+            // A client that does not pipeline has had its answers: what muted bytes hid is over.
+            talk.exchanges.retain(|exchange| exchange.mcp);
+        }
+        if talk.exchanges.len() == MAX_EXCHANGES {
+            talk.exchanges.pop_front();
+        }
+        talk.count += 1;
+        let number = talk.count;
+        let known = talk.paths.iter().any(|path| *path == head.path);
+        let may_be_mcp = match head.verb {
+            Verb::Post => head.may_be_json,
+            Verb::Get => head.accepts_events,
+            Verb::Delete => true,
+            Verb::Head | Verb::Connect | Verb::Other => false,
+        };
+        let proves = head.proves_mcp || known;
+        let rearmed = head.verb == Verb::Post;
+        talk.exchanges.push_back(Exchange {
+            number,
+            request: head,
+            asked: false,
+            response: None,
+            first_byte: None,
+            mcp: false,
+            sse: false,
+            held: Vec::new(),
+            slots: SmallVec::new(),
+        });
+        if rearmed && link.told == Verdict::HeadsOnly {
+            link.told = Verdict::Undecided;
+        }
+        if proves {
+            self.exchange_is_mcp(flow_id.link, number);
+        } else if !may_be_mcp {
+            if let Framer::Http(framer) = &mut link.flows[flow_id.side].framer {
+                framer.skip_body();
+            }
+            self.heads_only(flow_id.link);
+        }
+    }
+
+    /// An exchange turns out to be MCP: so is its path, and what was held goes on its way.
+    fn exchange_is_mcp(&mut self, link: LinkId, number: u64) {
+        let Some(talk) = self.talk(link) else {
+            return;
+        };
+        let Some(exchange) = talk.exchange(number).filter(|exchange| !exchange.mcp) else {
+            return;
+        };
+        exchange.mcp = true;
+        let held = std::mem::take(&mut exchange.held);
+        let path = exchange.request.path.clone();
+        if !talk.paths.contains(&path) && talk.paths.len() < MAX_PATHS {
+            talk.paths.push(path);
+        }
+        let flow = talk.requests;
+        self.tell_verdict(link, Verdict::Mcp);
+        for Held { parsed, seen } in held {
+            self.http_asked(flow, number, parsed, seen);
+        }
+    }
+
+    fn heads_only(&mut self, link: LinkId) {
+        if self.streams.link(link).is_some_and(|link| !link.mcp) {
+            self.tell_verdict(link, Verdict::HeadsOnly);
+        }
+    }
+
+    fn http_response(&mut self, flow_id: FlowId, head: ResponseHead, seen: Seen) {
+        let Some(link) = self.streams.link_mut(flow_id.link) else {
+            return;
+        };
+        let Framer::Http(framer) = &mut link.flows[flow_id.side].framer else {
+            return;
+        };
+        let talk = link
+            .http
+            .get_or_insert_with(|| Box::new(HttpTalk::new(flow_id.reverse())));
+        let Some(exchange) = talk.exchanges.front_mut() else {
+            // Its request was never seen: an event stream may still speak for itself.
+            if !head.is_event_stream {
+                framer.skip_body();
+            }
+            return;
+        };
+        let verb = exchange.request.verb;
+        if verb == Verb::Head || (verb == Verb::Connect && head.status / 100 == 2) {
+            framer.expect_no_body();
+        }
+        if !exchange.mcp && exchange.held.is_empty() && !head.is_event_stream && !head.proves_mcp {
+            framer.skip_body();
+        }
+        if head.encoded {
+            framer.skip_body();
+        }
+        if head.status / 100 == 1 && head.status != 101 {
+            return;
+        }
+        let number = exchange.number;
+        let proves = head.proves_mcp && (!exchange.held.is_empty() || head.session.is_some());
+        let session = head.session.clone();
+        let tunnel = head.status == 101 || (verb == Verb::Connect && head.status / 100 == 2);
+        exchange.first_byte = seen.first;
+        exchange.response = Some(head);
+        if tunnel {
+            return self.http_over(flow_id.link);
+        }
+        if proves {
+            self.exchange_is_mcp(flow_id.link, number);
+        }
+        if let Some(session) = session {
+            let exchange = self.talk(flow_id.link).and_then(|talk| talk.exchange(number));
+            let slots = exchange.map(|exchange| exchange.slots.clone()).unwrap_or_default();
+            for slot in slots {
+                self.begin_session(slot, &session);
+            }
+        }
+    }
+
+    fn http_body(&mut self, flow_id: FlowId, payload: &Payload, seen: Seen) {
+        let Some(talk) = self.talk(flow_id.link) else {
+            return;
+        };
+        if talk.requests == flow_id {
+            let Some((number, mcp)) = talk.exchanges.back().map(|exchange| (exchange.number, exchange.mcp)) else {
+                return;
+            };
+            for parsed in parse(payload) {
+                self.http_asked_or_held(flow_id, number, mcp, parsed, seen);
+            }
+        } else if let Some(number) = talk.exchanges.front().map(|exchange| exchange.number) {
+            // An error page or the word `Accepted` is no answer that breaks the rules, it is none.
+            if matches!(payload.bytes.first(), Some(b'{' | b'[')) {
+                for parsed in parse(payload) {
+                    self.http_answered(flow_id, Some(number), parsed, seen);
+                }
+            }
+        }
+    }
+
+    fn http_asked_or_held(&mut self, flow_id: FlowId, number: u64, mcp: bool, parsed: Parsed, seen: Seen) {
+        let proves = matches!(&parsed, Parsed::Message(message) if message.proves_mcp());
+        let proves = self.is_sse_endpoint(flow_id.link, number) || proves;
+        if proves {
+            self.exchange_is_mcp(flow_id.link, number);
+        }
+        if proves
+            || mcp
+            || self
+                .talk(flow_id.link)
+                .and_then(|talk| talk.exchange(number))
+                .is_some_and(|exchange| exchange.mcp)
+        {
+            return self.http_asked(flow_id, number, parsed, seen);
+        }
+        let is_message = matches!(parsed, Parsed::Message(_));
+        if let Some(exchange) = self.talk(flow_id.link).and_then(|talk| talk.exchange(number))
+            && is_message
+            && exchange.held.len() < MAX_HELD
+        {
+            exchange.held.push(Held { parsed, seen });
+        }
+    }
+
+    /// A message that a client posted.
+    fn http_asked(&mut self, flow_id: FlowId, number: u64, parsed: Parsed, seen: Seen) {
+        let Some((context, parties)) = self.http_context(flow_id.link, number) else {
+            return;
+        };
+        let message = match parsed {
+            Parsed::Message(message) => *message,
+            Parsed::Broken(reason, _) => return self.malformed(parties, Side::Client, reason),
+        };
+        let Message { kind, length, cut } = message;
+        match kind {
+            Kind::Request(id, method, params) => {
+                let source = Source {
+                    flow: flow_id,
+                    exchange: Some(number),
+                    status: None,
+                    first_byte: None,
+                };
+                let asked = Asked {
+                    id,
+                    method,
+                    params,
+                    length,
+                    cut,
+                };
+                let slot = self.begin(&source, context, asked, seen, parties);
+                if let Some(exchange) = self.talk(flow_id.link).and_then(|talk| talk.exchange(number)) {
+                    exchange.slots.push(slot);
+                }
+            }
+            Kind::Notification(method, params) => {
+                self.notify(&context.scopes, &method, &params, Side::Client, parties);
+            }
+            // A client's answer to a request of its server.
+            Kind::Result(..) | Kind::Error(..) => {}
+        }
+    }
+
+    /// What an exchange says of the messages in it.
+    fn http_context(&mut self, link: LinkId, number: u64) -> Option<(Context, Parties)> {
+        let talk = self.talk(link)?;
+        let requests = talk.requests;
+        let exchange = talk.exchange(number)?;
+        let (request, sse) = (exchange.request.clone(), exchange.sse);
+        let transport = if sse {
+            Transport::HttpSse
+        } else {
+            Transport::StreamableHttp
+        };
+        let parties = self.http_parties(requests, Side::Client, transport, request.authority.as_deref());
+        let session = request
+            .session
+            .clone()
+            .or_else(|| session_of(request.query.as_deref()).filter(|_| sse));
+        let name = match &session {
+            Some(session) => session.clone(),
+            None => format!(
+                "{}>{}",
+                parties.client.pid.map_or(0, |pid| pid.0),
+                parties.server.pid.map_or_else(
+                    || request.authority.as_deref().unwrap_or("").to_owned(),
+                    |pid| pid.0.to_string()
+                )
+            )
+            .into(),
+        };
+        let context = Context {
+            scopes: SmallVec::from_iter([Scope::Http(link, number), Scope::Session(name)]),
+            conversation: Some(session.clone().map_or(PeerKey::Link(link), PeerKey::Session)),
+            session,
+            version: request.version,
+            traceparent: request.traceparent,
+            user_agent: request.user_agent,
+            unpaired: false,
+        };
+        Some((context, parties))
+    }
+
+    /// A message that a server sent in a response.
+    fn http_answered(&mut self, flow_id: FlowId, number: Option<u64>, parsed: Parsed, seen: Seen) {
+        let link = flow_id.link;
+        let exchange =
+            number.and_then(|number| self.talk(link)?.exchange(number).map(|exchange| (number, exchange.mcp)));
+        let Some((number, mcp)) = exchange else {
+            return;
+        };
+        if !mcp {
+            // The answer may prove what the question did not.
+            if !matches!(&parsed, Parsed::Message(message) if message.proves_mcp()) {
+                return;
+            }
+            self.exchange_is_mcp(link, number);
+        }
+        let Some((context, mut parties)) = self.http_context(link, number) else {
+            return;
+        };
+        parties.vantage = self
+            .http_parties(flow_id, Side::Server, parties.transport, None)
+            .vantage;
+        let Some(exchange) = self.talk(link).and_then(|talk| talk.exchange(number)) else {
+            return;
+        };
+        let source = Source {
+            flow: flow_id,
+            exchange: Some(number),
+            status: exchange.response.as_ref().map(|head| head.status),
+            first_byte: exchange.first_byte,
+        };
+        let slots = exchange.slots.clone();
+        match parsed {
+            Parsed::Broken(reason, id) => {
+                self.malformed(parties, Side::Server, reason);
+                let slot = id
+                    .and_then(|id| self.find_http_request(&context.scopes, &id))
+                    .or(only(&slots));
+                let status = source.status.unwrap_or(200);
+                if let Some(slot) = slot.filter(|_| status / 100 == 2) {
+                    let ended = Ended {
+                        answer: Some((flow_id, seen)),
+                        ..Ended::without_answer(End::Malformed, Some(status))
+                    };
+                    self.end(slot, &ended, None);
+                }
+            }
+            Parsed::Message(message) => {
+                self.http_answer(&source, &context.scopes, &slots, *message, seen, parties);
+            }
+        }
+    }
+
+    fn http_answer(
+        &mut self,
+        source: &Source,
+        scopes: &[Scope],
+        slots: &[Slot],
+        message: Message,
+        seen: Seen,
+        parties: Parties,
+    ) {
+        let Message { kind, length, cut } = message;
+        match as_answer(kind) {
+            Ok((id, body)) => {
+                let found = match &id {
+                    Some(id) => self.find_http_request(scopes, id),
+                    None => only(slots),
+                };
+                match found {
+                    Some(slot) => self.answer(source, slot, Answered { body, length, cut }, seen),
+                    None => self.unmatched(scopes, id.as_ref(), length),
+                }
+            }
+            Err(Kind::Request(_, method, _)) if method.sender() != Sender::Client => {
+                let method = method.name().to_owned();
+                self.observe(Observation::ServerRequest { parties, method });
+            }
+            Err(Kind::Notification(method, params)) => self.notify(scopes, &method, &params, Side::Server, parties),
+            Err(_) => self.malformed(parties, Side::Server, MalformedReason::NotJsonRpc),
+        }
+    }
+
+    /// Exchange first, then session.
+    fn find_http_request(&self, scopes: &[Scope], id: &RpcId) -> Option<Slot> {
+        scopes.iter().find_map(|scope| self.matcher.find(scope.clone(), id))
+    }
+
+    fn http_event(&mut self, flow_id: FlowId, event: &SseEvent, seen: Seen) {
+        let Some(talk) = self.talk(flow_id.link) else {
+            return;
+        };
+        let Some(number) = talk.exchanges.front().map(|exchange| exchange.number) else {
+            return;
+        };
+        if event.endpoint {
+            return self.sse_endpoint(flow_id.link, number, &event.data.bytes);
+        }
+        for parsed in parse(&event.data) {
+            self.http_answered(flow_id, Some(number), parsed, seen);
+        }
+    }
+
+    /// The first event of HTTP+SSE (2024-11-05): messages are posted to the URI it names, answers come on this connection.
+    fn sse_endpoint(&mut self, link: LinkId, number: u64, uri: &[u8]) {
+        let uri = String::from_utf8_lossy(uri).trim().to_owned();
+        let query = uri.split_once('?').map(|(_, query)| query);
+        let Some(session) = session_of(query) else {
+            return;
+        };
+        if let Some(exchange) = self.talk(link).and_then(|talk| talk.exchange(number)) {
+            exchange.sse = true;
+            exchange.request.query = query.map(Into::into);
+            exchange.request.session = Some(session.clone());
+        }
+        self.sse_sessions.entry(session, || ());
+        self.exchange_is_mcp(link, number);
+    }
+
+    /// Whether a POST goes to the endpoint of a known HTTP+SSE session; it is marked so.
+    fn is_sse_endpoint(&mut self, link: LinkId, number: u64) -> bool {
+        let Some(exchange) = self
+            .streams
+            .link_mut(link)
+            .and_then(|link| link.http.as_mut()?.exchange(number))
+        else {
+            return false;
+        };
+        let Some(session) = session_of(exchange.request.query.as_deref()) else {
+            return false;
+        };
+        exchange.sse = exchange.sse || (exchange.request.session.is_none() && self.sse_sessions.contains(&session));
+        exchange.sse
+    }
+
+    fn http_end(&mut self, flow_id: FlowId, ending: Ending) {
+        let Some(talk) = self.talk(flow_id.link) else {
+            return;
+        };
+        if talk.requests == flow_id {
+            let Some(exchange) = talk.exchanges.back_mut() else {
+                return;
+            };
+            exchange.asked = true;
+            // JSON-RPC without evidence waits for what the response says.
+            let other = !exchange.mcp && exchange.held.is_empty() && exchange.request.verb == Verb::Post;
+            if other {
+                self.heads_only(flow_id.link);
+            }
+            return;
+        }
+        // An interim response ends without an answer to the request.
+        let Some(exchange) = talk.exchanges.pop_front_if(|exchange| exchange.response.is_some()) else {
+            return;
+        };
+        if !exchange.mcp {
+            return self.heads_only(flow_id.link);
+        }
+        self.exchange_over(flow_id, &exchange, ending);
+    }
+
+    /// The response of an MCP exchange is over: calls that it did not answer end by its status, or wait on.
+    fn exchange_over(&mut self, flow_id: FlowId, exchange: &Exchange, ending: Ending) {
+        let Some(head) = &exchange.response else {
+            return;
+        };
+        for slot in exchange.slots.iter().copied() {
+            if self.matcher.get(slot).is_none_or(|pending| pending.over.is_some()) {
+                continue;
+            }
+            let at = self
+                .streams
+                .flow(flow_id)
+                .map_or(0, |flow| flow.assembler.next().unwrap_or(0));
+            let seen = self
+                .streams
+                .flow(flow_id)
+                .map(|flow| flow.seen(at.saturating_sub(1), at))
+                .unwrap_or_default();
+            let end = match head.status {
+                200..=299 if head.encoded => Some((answer_unread(), true)),
+                // HTTP+SSE: the answer comes on another connection.
+                202 => None,
+                // Before 2026-07-28 a server may end its event stream and the client resume it.
+                200..=299 if head.is_event_stream || ending == Ending::Gap => None,
+                200..=299 => Some((End::Malformed, false)),
+                _ => Some((
+                    End::Http {
+                        challenges: head.challenges,
+                    },
+                    false,
+                )),
+            };
+            let Some((end, inferred)) = end else {
+                if head.status == 202 {
+                    self.answers_elsewhere(slot);
+                }
+                continue;
+            };
+            let ended = Ended {
+                answer: Some((flow_id, seen)),
+                first_byte: exchange.first_byte,
+                inferred,
+                ..Ended::without_answer(end, Some(head.status))
+            };
+            self.end(slot, &ended, None);
+        }
+    }
+
+    /// A request accepted with 202 is one of HTTP+SSE.
+    fn answers_elsewhere(&mut self, slot: Slot) {
+        if let Some(pending) = self.matcher.get_mut(slot) {
+            pending.parties.transport = Transport::HttpSse;
+        }
+    }
+
+    /// An end of the connection closed. `by`: which side closed.
+    pub(crate) fn http_closed(&mut self, link: LinkId, by: Side, time: Timestamp) {
+        let Some(talk) = self.talk(link) else {
+            return;
+        };
+        let waiting: Vec<(Slot, bool)> = talk
+            .exchanges
+            .iter()
+            .flat_map(|exchange| exchange.slots.iter().map(|slot| (*slot, exchange.response.is_none())))
+            .collect();
+        for (slot, unanswered) in waiting {
+            let stateless = self.matcher.get(slot).is_some_and(|pending| {
+                pending
+                    .version
+                    .as_deref()
+                    .is_some_and(|version| version >= "2026-07-28")
+            });
+            match by {
+                Side::Server if unanswered => self.doom(slot, Doom::ServerGone, time),
+                Side::Client if stateless => self.doom(slot, Doom::Cancelled, time),
+                Side::Client | Side::Server => {}
+            }
+        }
+    }
+
+    /// HTTP ended on this connection (101, CONNECT): whatever follows is a new stream.
+    fn http_over(&mut self, link_id: LinkId) {
+        let Some(link) = self.streams.link_mut(link_id) else {
+            return;
+        };
+        link.http = None;
+        for flow in &mut link.flows {
+            flow.framer = Framer::default();
+        }
+    }
+
+    /// Bytes of a connection were left out by a verdict.
+    pub(crate) fn http_muted(&mut self, link: LinkId) {
+        if let Some(talk) = self.talk(link) {
+            talk.muted = true;
+        }
+    }
+
+    /// A response came, but not the request it answers: that is lost.
+    pub(crate) fn http_unasked(&mut self, link: LinkId) {
+        if self.streams.link(link).is_some_and(|link| link.mcp) {
+            self.lose(DropReason::OrphanResponse, 0);
+        }
+    }
+}
+
+fn only(slots: &[Slot]) -> Option<Slot> {
+    match slots {
+        [slot] => Some(*slot),
+        _ => None,
+    }
+}
+
+/// A compressed answer: its status says that it is one, its content is not read.
+const fn answer_unread() -> End<'static> {
+    End::Result {
+        is_error: false,
+        result_type: None,
+        task: false,
+    }
+}
+
+/// The session id in an endpoint's query: `session_id` in the Python SDK, `sessionId` in the TypeScript SDK.
+fn session_of(query: Option<&str>) -> Option<Box<str>> {
+    query?.split('&').find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        let name = name.to_ascii_lowercase();
+        matches!(name.as_str(), "session_id" | "sessionid" | "session").then(|| value.into())
+    })
+}

@@ -1,0 +1,152 @@
+//! What messages tell of the peers themselves: names, versions, tools; and refusals that turn out to be negotiation.
+
+use super::{Asked, PeerKey, Pipeline, Source};
+use crate::protocol::jsonrpc::Reply;
+use crate::protocol::matcher::Slot;
+use crate::protocol::mcp::call::{Over, Pending};
+use crate::protocol::observation::{Implementation, Observation, Outcome, Parties};
+
+impl Pipeline {
+    /// Fills in what is known of both sides, and remembers what an `initialize` says of the client.
+    pub(crate) fn introduce_client(
+        &mut self,
+        pending: &mut Pending,
+        client: Option<Implementation>,
+        offered: Option<Box<str>>,
+        user_agent: Option<Box<str>>,
+    ) {
+        if pending.method.is("initialize") {
+            self.peers
+                .entry(pending.conversation.clone())
+                .client
+                .clone_from(&client);
+        }
+        let known = self.peers.get(&pending.conversation);
+        pending.version = pending.version.take().or(offered).or_else(|| known?.version.clone());
+        pending.parties.client.implementation = client.or_else(|| known?.client.clone()).or_else(|| {
+            let agent = user_agent?;
+            let (name, version) = agent.split_once('/').unwrap_or((&agent, ""));
+            let version = version.split(' ').next().unwrap_or("");
+            Some(Implementation {
+                name: name.to_owned(),
+                version: version.to_owned(),
+            })
+        });
+        let server = known.and_then(|known| known.server.clone());
+        pending.parties.server.implementation = server.or_else(|| self.server_implementation(&pending.parties));
+    }
+
+    /// What is remembered of a server's process or address.
+    fn server_implementation(&self, parties: &Parties) -> Option<Implementation> {
+        server_keys(parties).find_map(|key| self.peers.get(&key)?.server.clone())
+    }
+
+    /// Remembers what a result tells of the server and of the revision agreed on.
+    pub(crate) fn introduce_server(&mut self, slot: Slot, reply: &Reply) {
+        self.refresh_parties(slot);
+        let Some(pending) = self.matcher.get_mut(slot) else {
+            return;
+        };
+        let version = reply.version.clone().filter(|_| pending.method.is("initialize"));
+        if reply.listed.is_empty() && version.is_none() && reply.server.is_none() {
+            return;
+        }
+        let lists = pending.method.is("tools/list") || pending.method.is("prompts/list");
+        if let Some(version) = &version {
+            pending.version = Some(version.clone());
+        }
+        if reply.server.is_some() {
+            pending.parties.server.implementation.clone_from(&reply.server);
+        }
+        let (parties, conversation) = (pending.parties.clone(), pending.conversation.clone());
+        if lists && let Some(server) = server_keys(&parties).next().or(Some(conversation.clone())) {
+            for name in &reply.listed {
+                self.peers.list(server.clone(), name.clone());
+            }
+        }
+        let known = self.peers.entry(conversation);
+        let grown =
+            (version.is_some() && known.version != version) || (reply.server.is_some() && known.server != reply.server);
+        known.version = version.or(known.version.take());
+        known.server = reply.server.clone().or(known.server.take());
+        let protocol_version = known.version.as_deref().map(str::to_owned);
+        if reply.server.is_some() {
+            for key in server_keys(&parties) {
+                self.peers.entry(key).server.clone_from(&reply.server);
+            }
+        }
+        if grown {
+            self.observe(Observation::Server {
+                parties,
+                protocol_version,
+            });
+        }
+    }
+
+    /// What a new session knows is what its handshake told.
+    pub(crate) fn begin_session(&mut self, slot: Slot, session: &str) {
+        let Some(pending) = self.matcher.get_mut(slot) else {
+            return;
+        };
+        pending.session = Some(session.into());
+        let key = PeerKey::Session(session.into());
+        let old = std::mem::replace(&mut pending.conversation, key.clone());
+        let known = self.peers.get(&old).cloned().unwrap_or_default();
+        *self.peers.entry(key) = known;
+    }
+
+    /// Whether the tool or prompt exists: a list named it, or this call shows it.
+    pub(crate) fn is_target_known(&mut self, pending: &Pending, over: &Over) -> bool {
+        let Some(target) = pending.target.as_deref() else {
+            return false;
+        };
+        let server = server_keys(&pending.parties)
+            .next()
+            .unwrap_or(pending.conversation.clone());
+        let works = matches!(
+            over.outcome,
+            Outcome::Ok | Outcome::InputRequired | Outcome::TaskAccepted
+        );
+        if self.peers.is_listed(server.clone(), target) {
+            return true;
+        }
+        if works {
+            self.peers.list(server, target.into());
+        }
+        works
+    }
+
+    /// A new request with another version makes a refusal in the same conversation, or between the same two, negotiation.
+    pub(crate) fn settle_refusals(&mut self, source: &Source, conversation: &PeerKey, asked: &Asked) {
+        if self.refused.is_empty() {
+            return;
+        }
+        let offered = asked.params.meta_version.as_ref().or(asked.params.version.as_ref());
+        let client = self.streams.flow(source.flow).and_then(|flow| flow.writers.actor());
+        let answers = |pending: &Pending| {
+            let same =
+                pending.conversation == *conversation || (client.is_some() && pending.parties.client.pid == client);
+            same && (asked.method.is("initialize") || (offered.is_some() && offered != pending.version.as_ref()))
+        };
+        let matcher = &self.matcher;
+        let settled = self
+            .refused
+            .iter()
+            .copied()
+            .find(|slot| matcher.get(*slot).is_some_and(answers));
+        if let Some(slot) = settled {
+            self.refused.retain(|other| *other != slot);
+            if let Some(over) = self.matcher.get_mut(slot).and_then(|pending| pending.over.as_mut()) {
+                over.outcome = Outcome::Negotiation;
+            }
+            self.emit(slot);
+        }
+    }
+}
+
+/// What a server is remembered by, across its conversations.
+fn server_keys(parties: &Parties) -> impl Iterator<Item = PeerKey> {
+    let process = parties.server.pid.map(PeerKey::Process);
+    let address = parties.server.address.map(PeerKey::Address);
+    process.into_iter().chain(address)
+}

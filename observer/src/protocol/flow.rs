@@ -1,0 +1,247 @@
+//! From a record to frames: places its bytes in their flow, cuts messages, hands them to their conversation.
+
+use super::Pipeline;
+use super::event::{Data, DropReason, Missing, Timestamp, Verdict};
+use super::framing::{Framer, Step};
+use super::marks::Mark;
+use super::observation::Output;
+use super::reassembly::{Chunk, GapKind};
+use super::stream::{At, FlowId, LinkId};
+
+/// How long a response waits for the request that it answers, and an answer for its request.
+pub(crate) const CAUSE_WAIT: u64 = 1_000_000_000;
+
+/// Bytes of responses that wait for their request on one connection.
+const MAX_WAITING_BYTES: usize = 1 << 20;
+
+impl Pipeline {
+    /// Bytes went through a stream.
+    pub(crate) fn data(&mut self, data: Data) {
+        if self.streams.find(data.key).is_none() {
+            self.make_room();
+        }
+        let (flow_id, at) = self.streams.locate(&data);
+        self.streams.act(flow_id, at, data.pid);
+        let (now, muted) = (self.now, data.missing == Missing::Muted);
+        let Some(flow) = self.streams.flow_mut(flow_id) else {
+            return;
+        };
+        let start = flow.assembler.extend(data.position);
+        let mark = Mark::new(start, data.span, data.entered, data.returned, data.pid);
+        match at {
+            At::Writer => flow.written.note(mark),
+            At::Reader => flow.read.note(mark),
+        }
+        if !matches!(flow.framer, Framer::Ignore) {
+            flow.assembler.insert(start, data.span, data.bytes, data.missing, now);
+        }
+        if muted {
+            self.http_muted(flow_id.link);
+        }
+        self.drive(flow_id);
+        if at == At::Reader {
+            self.resolve_reads(flow_id, &mark);
+        }
+        self.prune(flow_id);
+    }
+
+    /// Works through what a flow has in order; a request may free a response that waited for it.
+    pub(crate) fn drive(&mut self, flow_id: FlowId) {
+        self.drive_one(flow_id);
+        let other = flow_id.reverse();
+        if self
+            .streams
+            .link(flow_id.link)
+            .is_some_and(|link| link.waiting.is_some())
+        {
+            self.drive_one(other);
+        }
+        let restless = self.streams.link(flow_id.link).is_some_and(|link| {
+            link.waiting.is_some() || link.flows.iter().any(|flow| flow.assembler.patience_ends().is_some())
+        });
+        if restless && !self.restless.contains(&flow_id.link) {
+            self.restless.push(flow_id.link);
+        }
+    }
+
+    fn drive_one(&mut self, flow_id: FlowId) {
+        self.step(flow_id);
+        let (now, max_bytes) = (self.now, self.limits.stream_bytes);
+        while let Some(flow) = self.streams.flow_mut(flow_id) {
+            let Some(chunk) = flow.assembler.pop(now, max_bytes) else {
+                return;
+            };
+            if let Chunk::Gap { length, kind, .. } = chunk {
+                if kind != GapKind::Muted {
+                    flow.last_gap = Some(now);
+                }
+                let ignored = matches!(flow.framer, Framer::Ignore);
+                if kind == GapKind::Missing && !ignored {
+                    self.lose(DropReason::Missing, length);
+                }
+            }
+            if let Some(flow) = self.streams.flow_mut(flow_id) {
+                flow.framer.feed(chunk);
+            }
+            self.step(flow_id);
+        }
+    }
+
+    /// Frames of what was fed.
+    pub(crate) fn step(&mut self, flow_id: FlowId) {
+        let max_bytes = self.limits.stream_bytes;
+        loop {
+            if self.must_wait(flow_id) {
+                return;
+            }
+            let Some(flow) = self.streams.flow_mut(flow_id) else {
+                return;
+            };
+            let step = flow.framer.step(max_bytes);
+            let http = matches!(flow.framer, Framer::Http(_));
+            if http && self.reject(flow_id) {
+                continue;
+            }
+            match step {
+                Step::NeedMore => return,
+                Step::Frame(frame) if http => self.http_frame(flow_id, frame),
+                Step::Frame(frame) => self.line_frame(flow_id, frame),
+                Step::Lost { reason, bytes, broken } => self.dropped(flow_id, reason, bytes, broken),
+            }
+        }
+    }
+
+    /// What began like HTTP and is not goes on as lines.
+    fn reject(&mut self, flow_id: FlowId) -> bool {
+        let Some(flow) = self.streams.flow_mut(flow_id) else {
+            return false;
+        };
+        let Framer::Http(http) = &mut flow.framer else {
+            return false;
+        };
+        let Some((start, bytes)) = http.take_rejected() else {
+            return false;
+        };
+        flow.framer = Framer::default();
+        flow.framer.feed(Chunk::Bytes {
+            start,
+            bytes,
+            fresh: false,
+        });
+        true
+    }
+
+    /// Whether a response waits for the request it answers.
+    fn must_wait(&mut self, flow_id: FlowId) -> bool {
+        let now = self.now;
+        let Some(link) = self.streams.link_mut(flow_id.link) else {
+            return false;
+        };
+        let Framer::Http(framer) = &link.flows[flow_id.side].framer else {
+            return false;
+        };
+        if !framer.at_response() {
+            return false;
+        }
+        let held = framer.held_bytes();
+        if link.http.as_ref().is_some_and(|talk| talk.expects_response()) {
+            link.waiting = None;
+            return false;
+        }
+        let since = *link.waiting.get_or_insert(now);
+        if now.since(since) < CAUSE_WAIT && held < MAX_WAITING_BYTES {
+            return true;
+        }
+        link.waiting = None;
+        self.http_unasked(flow_id.link);
+        false
+    }
+
+    /// Bytes that a framer could not use: a loss where the stream is MCP, else nothing that was wanted.
+    fn dropped(
+        &mut self,
+        flow_id: FlowId,
+        reason: DropReason,
+        bytes: u64,
+        broken: Option<super::observation::MalformedReason>,
+    ) {
+        let Some(link) = self.streams.link(flow_id.link).filter(|link| link.mcp) else {
+            return;
+        };
+        if bytes > 0 {
+            self.outputs.push_back(Output::Lost { reason, bytes });
+        }
+        if let Some(reason) = broken {
+            let client = link.http.as_ref().is_some_and(|talk| talk.requests == flow_id);
+            let sender = if client {
+                super::observation::Side::Client
+            } else {
+                super::observation::Side::Server
+            };
+            let parties = self.parties(flow_id, sender);
+            self.malformed(parties, sender, reason);
+        }
+    }
+
+    /// Everything up to here was read.
+    fn resolve_reads(&mut self, flow_id: FlowId, mark: &Mark) {
+        let (read, reader, end) = (mark.returned, mark.pid, mark.end());
+        if let Some(flow) = self.streams.flow_mut(flow_id) {
+            flow.line.read_seen(end, read, reader);
+        }
+        loop {
+            let Some(flow) = self.streams.flow_mut(flow_id) else {
+                return;
+            };
+            let Some((at, slot)) = flow.awaiting.pop_front_if(|(at, _)| *at <= end) else {
+                return;
+            };
+            self.read_seen(slot, flow_id, at, read, reader);
+        }
+    }
+
+    fn prune(&mut self, flow_id: FlowId) {
+        if let Some(flow) = self.streams.flow_mut(flow_id) {
+            let start = flow.framer.message_start();
+            let given = flow.assembler.next().unwrap_or(0);
+            flow.written.prune(start.min(given));
+            flow.read.prune(start.min(given));
+        }
+    }
+
+    /// Looks again at streams on which only time brings something.
+    pub(crate) fn wake(&mut self) {
+        for link in std::mem::take(&mut self.restless) {
+            for side in 0..2 {
+                self.drive(FlowId { link, side });
+            }
+        }
+    }
+
+    /// Tells the kernel side, at both ends, unless it goes by that already.
+    pub(crate) fn tell_verdict(&mut self, link_id: LinkId, verdict: Verdict) {
+        let Some(link) = self.streams.link_mut(link_id) else {
+            return;
+        };
+        link.mcp |= verdict == Verdict::Mcp;
+        if link.told == verdict {
+            return;
+        }
+        link.told = verdict;
+        let keys = link.ends.each_ref().map(|end| end.key);
+        self.outputs
+            .extend(keys.into_iter().flatten().map(|key| Output::Verdict(key, verdict)));
+    }
+
+    /// Works off what is due at `now`.
+    pub(crate) fn advance(&mut self, now: Timestamp) {
+        // Events up to ORDER_WAIT before `now` are through; time stands where they ended.
+        let reached = Timestamp(now.0.saturating_sub(super::queue::ORDER_WAIT));
+        self.now = self.now.max(reached);
+        self.wake();
+        self.give_up_early();
+        while let Some((due, slot)) = self.matcher.pop_due(self.now) {
+            self.due(due, slot);
+        }
+    }
+}

@@ -1,0 +1,530 @@
+//! HTTP/1.1 messages (RFC 9112): heads, and bodies by length, by chunks or until close.
+//!
+//! ```text
+//!          head complete                 body complete
+//! Head ───────────────────► body state ────────────────► Done ──► Head
+//!  ▲  a hole, or not HTTP        │ a hole longer than the rest
+//!  └────── Seek ◄────────────────┘      (leaves at the next call that begins like a message)
+//! ```
+
+use bytes::{Buf, Bytes, BytesMut};
+use observer_common::drops::DropReason;
+
+use super::body::Collector;
+use super::sse::SseParser;
+use super::{Ending, Frame, FrameKind, Step};
+use crate::protocol::observation::MalformedReason;
+use crate::protocol::reassembly::Chunk;
+
+mod head;
+
+use head::{Framing, Head};
+pub(crate) use head::{RequestHead, ResponseHead, Verb, begins_message};
+
+/// Bytes of a head; servers refuse more than 8 to 64 KiB.
+const MAX_HEAD: usize = 64 << 10;
+
+/// Bytes of a chunk's size line with its extensions, and of one trailer line.
+const MAX_CHUNK_LINE: usize = 4096;
+
+/// Bytes of one chunk: what is longer is nonsense, or means to overflow a counter.
+const MAX_CHUNK: u64 = 1 << 40;
+
+const END_OF_HEAD: &[u8] = b"\r\n\r\n";
+
+/// Cuts one direction of a connection into messages.
+#[derive(Debug)]
+pub(crate) struct HttpFramer {
+    input: Bytes,
+    /// Position of the first byte of `input`.
+    at: u64,
+    /// Position of the first byte of the message.
+    start: u64,
+    state: State,
+    /// The head or the chunk line so far, when it began in an earlier chunk.
+    partial: BytesMut,
+    body: Body,
+    /// Messages whose head was read.
+    heads: u64,
+    is_response: bool,
+    lost: u64,
+    broken: Option<MalformedReason>,
+    rejected: bool,
+    ended: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Head,
+    /// A hole came in the middle of a head: it is read as far as it goes.
+    TornHead,
+    Length(u64),
+    ChunkSize,
+    ChunkData(u64),
+    ChunkEnd,
+    Trailers,
+    UntilClose,
+    /// The message is over; its body and end are to be handed out.
+    Done(Ending),
+    /// Lost: looks for the beginning of a message, or of a chunk where `chunked`.
+    Seek {
+        chunked: bool,
+    },
+}
+
+/// What is done with a body.
+#[derive(Debug)]
+enum Body {
+    Skip,
+    Whole(Collector),
+    Events(Box<SseParser>),
+}
+
+impl HttpFramer {
+    /// A framer for a stream whose next byte is at `at`.
+    pub(crate) fn new(at: u64) -> Self {
+        Self {
+            input: Bytes::new(),
+            at,
+            start: at,
+            state: State::Head,
+            partial: BytesMut::new(),
+            body: Body::Skip,
+            heads: 0,
+            is_response: false,
+            lost: 0,
+            broken: None,
+            rejected: false,
+            ended: false,
+        }
+    }
+
+    pub(crate) fn feed(&mut self, chunk: Chunk) {
+        match chunk {
+            Chunk::Bytes { start, bytes, fresh } => {
+                if self.input.is_empty() {
+                    self.input = bytes;
+                    self.at = start;
+                } else {
+                    // Only while a response waits for its request.
+                    self.input = [self.input.as_ref(), bytes.as_ref()].concat().into();
+                }
+                if let (State::Seek { chunked }, true) = (self.state, fresh) {
+                    self.seek(chunked);
+                }
+            }
+            Chunk::Gap { start, length, .. } => self.gap(start, length),
+        }
+    }
+
+    /// Leaves [`State::Seek`] when the input begins like a message or a chunk.
+    fn seek(&mut self, chunked: bool) {
+        if begins_message(&self.input) {
+            self.state = State::Head;
+            self.start = self.at;
+        } else if chunked && head::begins_chunk(&self.input) {
+            self.state = State::ChunkSize;
+        }
+    }
+
+    fn gap(&mut self, start: u64, length: u64) {
+        self.lost += self.input.len() as u64;
+        self.input.clear();
+        self.at = start + length;
+        self.state = match self.state {
+            State::Length(left) if length <= left => {
+                self.body.gap(length);
+                State::Length(left - length)
+            }
+            State::ChunkData(left) if length <= left => {
+                self.body.gap(length);
+                State::ChunkData(left - length)
+            }
+            State::UntilClose => {
+                self.body.gap(length);
+                State::UntilClose
+            }
+            State::Length(left) => {
+                self.body.gap(left);
+                State::Done(Ending::Gap)
+            }
+            State::ChunkData(_) | State::ChunkSize | State::ChunkEnd | State::Trailers => {
+                self.body.gap(length);
+                State::Seek { chunked: true }
+            }
+            State::Head if !self.partial.is_empty() => {
+                self.state = State::TornHead;
+                return;
+            }
+            state @ (State::Done(_) | State::TornHead | State::Seek { chunked: true }) => state,
+            State::Head | State::Seek { .. } => State::Seek { chunked: false },
+        };
+        self.partial.clear();
+    }
+
+    pub(crate) fn step(&mut self, max_bytes: usize) -> Step {
+        loop {
+            if let Some(step) = self.report() {
+                return step;
+            }
+            let step = match self.state {
+                State::Head => self.head(),
+                State::TornHead => self.read_head(true),
+                State::Length(0) => self.done(Ending::Whole),
+                State::Length(left) => self.data(left, max_bytes),
+                State::ChunkSize => self.chunk_size(),
+                State::ChunkData(0) => self.chunk_over(),
+                State::ChunkData(left) => self.data(left, max_bytes),
+                State::ChunkEnd => self.chunk_end(),
+                State::Trailers => self.trailers(),
+                State::UntilClose => self.data(u64::MAX, max_bytes),
+                State::Done(ending) => return self.hand_out(ending),
+                State::Seek { .. } => {
+                    self.drop_input();
+                    Some(Step::NeedMore)
+                }
+            };
+            match step {
+                Some(Step::NeedMore) => return self.idle(),
+                Some(step) => return step,
+                None => {}
+            }
+        }
+    }
+
+    /// The input is used up: at the stream's end, what is incomplete is over too.
+    fn idle(&mut self) -> Step {
+        if !self.ended {
+            return self.report().unwrap_or(Step::NeedMore);
+        }
+        self.ended = false;
+        match self.state {
+            State::UntilClose => self.state = State::Done(Ending::Whole),
+            State::Length(_) | State::ChunkSize | State::ChunkData(_) | State::ChunkEnd | State::Trailers => {
+                self.state = State::Done(Ending::Short);
+            }
+            State::Seek { chunked: true } => self.state = State::Done(Ending::Gap),
+            State::Head | State::TornHead | State::Seek { .. } | State::Done(_) => {
+                self.lost += self.partial.len() as u64;
+                self.partial.clear();
+                return self.report().unwrap_or(Step::NeedMore);
+            }
+        }
+        self.step(0)
+    }
+
+    /// One piece of body.
+    fn data(&mut self, left: u64, max_bytes: usize) -> Option<Step> {
+        if let Body::Events(events) = &mut self.body {
+            if let Some((start, end, event)) = events.step(max_bytes) {
+                let kind = FrameKind::Event(event);
+                return Some(Step::Frame(Frame { start, end, kind }));
+            }
+            self.lost += std::mem::take(&mut events.dropped);
+        }
+        if self.input.is_empty() {
+            return Some(Step::NeedMore);
+        }
+        let length = usize::try_from(left).unwrap_or(usize::MAX).min(self.input.len());
+        let piece = self.input.split_to(length);
+        match &mut self.body {
+            Body::Skip => {}
+            Body::Whole(collector) => collector.push(piece, max_bytes),
+            Body::Events(events) => events.feed(self.at, piece),
+        }
+        self.at += length as u64;
+        match &mut self.state {
+            State::Length(left) | State::ChunkData(left) => *left -= length as u64,
+            _ => {}
+        }
+        // The events of the last piece come out before the state moves on.
+        if let Body::Events(events) = &mut self.body
+            && let Some((start, end, event)) = events.step(max_bytes)
+        {
+            let kind = FrameKind::Event(event);
+            return Some(Step::Frame(Frame { start, end, kind }));
+        }
+        None
+    }
+
+    /// Events left in the parser come first.
+    fn done(&mut self, ending: Ending) -> Option<Step> {
+        if let Some(step) = self.event() {
+            return Some(step);
+        }
+        self.state = State::Done(ending);
+        None
+    }
+
+    fn chunk_over(&mut self) -> Option<Step> {
+        if let Some(step) = self.event() {
+            return Some(step);
+        }
+        self.state = State::ChunkEnd;
+        None
+    }
+
+    fn event(&mut self) -> Option<Step> {
+        let Body::Events(events) = &mut self.body else {
+            return None;
+        };
+        let (start, end, event) = events.step(usize::MAX)?;
+        let kind = FrameKind::Event(event);
+        Some(Step::Frame(Frame { start, end, kind }))
+    }
+
+    fn chunk_size(&mut self) -> Option<Step> {
+        let line = match self.line() {
+            Ok(line) => line,
+            Err(step) => return step,
+        };
+        match httparse::parse_chunk_size(&line) {
+            Ok(httparse::Status::Complete((_, 0))) => self.state = State::Trailers,
+            Ok(httparse::Status::Complete((_, size))) if size <= MAX_CHUNK => self.state = State::ChunkData(size),
+            Ok(_) | Err(_) => self.give_up(line.len()),
+        }
+        None
+    }
+
+    fn chunk_end(&mut self) -> Option<Step> {
+        match self.line() {
+            Ok(line) if line.as_ref() == b"\r\n" || line.as_ref() == b"\n" => self.state = State::ChunkSize,
+            Ok(line) => self.give_up(line.len()),
+            Err(step) => return step,
+        }
+        None
+    }
+
+    fn trailers(&mut self) -> Option<Step> {
+        match self.line() {
+            Ok(line) if line.as_ref() == b"\r\n" || line.as_ref() == b"\n" => return self.done(Ending::Whole),
+            Ok(_) => {}
+            Err(step) => return step,
+        }
+        None
+    }
+
+    /// A line with its end; `Err` when there is none yet or it is too long.
+    fn line(&mut self) -> Result<Bytes, Option<Step>> {
+        let found = memchr::memchr(b'\n', &self.input);
+        let length = found.map_or(self.input.len(), |at| at + 1);
+        if self.partial.len() + length > MAX_CHUNK_LINE {
+            self.give_up(0);
+            return Err(None);
+        }
+        let part = self.input.split_to(length);
+        self.at += length as u64;
+        if self.partial.is_empty() && found.is_some() {
+            return Ok(part);
+        }
+        self.partial.extend_from_slice(&part);
+        if found.is_none() {
+            return Err(Some(Step::NeedMore));
+        }
+        Ok(self.partial.split().freeze())
+    }
+
+    /// This is no HTTP, or no longer: the message is over and the next one is looked for.
+    fn give_up(&mut self, bytes: usize) {
+        self.broken = Some(MalformedReason::BadHttp);
+        self.lost += bytes as u64 + self.partial.len() as u64;
+        self.partial.clear();
+        self.drop_input();
+        self.state = State::Done(Ending::Short);
+    }
+
+    fn drop_input(&mut self) {
+        self.lost += self.input.len() as u64;
+        self.at += self.input.len() as u64;
+        self.input.clear();
+    }
+
+    fn report(&mut self) -> Option<Step> {
+        let broken = self.broken.take();
+        let bytes = std::mem::take(&mut self.lost);
+        (bytes > 0 || broken.is_some()).then_some(Step::Lost {
+            reason: if self.ended || matches!(self.state, State::Done(Ending::Short)) {
+                DropReason::CutShort
+            } else {
+                DropReason::Resync
+            },
+            bytes,
+            broken,
+        })
+    }
+
+    fn head(&mut self) -> Option<Step> {
+        if self.partial.is_empty() {
+            let blank = self
+                .input
+                .iter()
+                .take_while(|byte| matches!(byte, b'\r' | b'\n'))
+                .count();
+            self.input.advance(blank);
+            self.at += blank as u64;
+            self.start = self.at;
+        }
+        if self.input.is_empty() {
+            return Some(Step::NeedMore);
+        }
+        let known = self.partial.len();
+        let found = if known == 0 {
+            memchr::memmem::find(&self.input, END_OF_HEAD).map(|at| at + END_OF_HEAD.len())
+        } else {
+            self.partial.extend_from_slice(&self.input);
+            let searched = known.saturating_sub(END_OF_HEAD.len() - 1);
+            let found = memchr::memmem::find(&self.partial[searched..], END_OF_HEAD);
+            found.map(|at| searched + at + END_OF_HEAD.len() - known)
+        };
+        let part = self.input.split_to(found.unwrap_or(self.input.len()));
+        self.at += part.len() as u64;
+        self.partial.truncate(known);
+        self.partial.extend_from_slice(&part);
+        if !begins_message(&self.partial) {
+            self.reject();
+            return None;
+        }
+        if found.is_some() {
+            return self.read_head(false);
+        }
+        if self.partial.len() > MAX_HEAD {
+            self.give_up(0);
+            self.state = State::Seek { chunked: false };
+            return None;
+        }
+        Some(Step::NeedMore)
+    }
+
+    /// Reads `partial`, which ends where the head ends.
+    fn read_head(&mut self, torn: bool) -> Option<Step> {
+        let text = self.partial.split();
+        let Some((head, framing)) = Head::parse(&text, torn) else {
+            self.give_up(text.len());
+            self.state = State::Seek { chunked: false };
+            return None;
+        };
+        self.heads += 1;
+        self.is_response = matches!(head, Head::Response(_));
+        self.state = match framing {
+            Framing::None => State::Length(0),
+            Framing::Length(length) => State::Length(length),
+            Framing::Chunked => State::ChunkSize,
+            Framing::UntilClose => State::UntilClose,
+        };
+        if torn {
+            self.state = State::Done(Ending::Gap);
+        }
+        let (kind, events) = match head {
+            Head::Request(head) => (FrameKind::Request(Box::new(head)), false),
+            Head::Response(head) => {
+                let events = head.is_event_stream;
+                (FrameKind::Response(Box::new(head)), events)
+            }
+        };
+        self.body = if events {
+            Body::Events(Box::default())
+        } else {
+            Body::Whole(Collector::default())
+        };
+        let (start, end) = (self.start, self.at);
+        Some(Step::Frame(Frame { start, end, kind }))
+    }
+
+    /// What began like a message is none. Before the first message that means another framing.
+    fn reject(&mut self) {
+        if self.heads == 0 {
+            self.rejected = true;
+            let begun = self.partial.split();
+            self.input = [begun.as_ref(), self.input.as_ref()].concat().into();
+            self.at = self.start;
+            self.state = State::Seek { chunked: false };
+            return;
+        }
+        self.give_up(0);
+        self.state = State::Seek { chunked: false };
+    }
+
+    fn hand_out(&mut self, ending: Ending) -> Step {
+        let (start, end) = (self.start, self.at);
+        let body = std::mem::replace(&mut self.body, Body::Skip);
+        if let Body::Whole(mut collector) = body
+            && !collector.is_empty()
+        {
+            let (payload, dropped) = collector.take();
+            self.lost += dropped;
+            if ending != Ending::Short {
+                let kind = FrameKind::Body(payload);
+                return Step::Frame(Frame { start, end, kind });
+            }
+            self.lost += (payload.bytes.len() + payload.tail.len()) as u64;
+        }
+        if let Some(step) = self.report() {
+            return step;
+        }
+        self.state = match ending {
+            Ending::Whole => State::Head,
+            Ending::Gap | Ending::Short => State::Seek { chunked: false },
+        };
+        self.start = end;
+        let kind = FrameKind::End(ending);
+        Step::Frame(Frame { start, end, kind })
+    }
+
+    /// The message whose head came last has no body whatever its fields say: it answers a HEAD request.
+    pub(crate) fn expect_no_body(&mut self) {
+        self.state = State::Length(0);
+    }
+
+    /// The body of the message whose head came last is of no interest.
+    pub(crate) fn skip_body(&mut self) {
+        self.body = Body::Skip;
+    }
+
+    /// The bytes that turned out not to be HTTP, with their position.
+    pub(crate) fn take_rejected(&mut self) -> Option<(u64, Bytes)> {
+        std::mem::take(&mut self.rejected).then(|| (self.at, std::mem::take(&mut self.input)))
+    }
+
+    /// The bytes after a head that ended HTTP on this connection, with their position.
+    pub(crate) fn take_rest(&mut self) -> (u64, Bytes) {
+        (self.at, std::mem::take(&mut self.input))
+    }
+
+    /// Whether the next step begins a response.
+    pub(crate) fn at_response(&self) -> bool {
+        self.state == State::Head && !self.input.is_empty() && (self.is_response || self.input[0] == b'H')
+    }
+
+    pub(crate) fn finish(&mut self) {
+        self.ended = true;
+    }
+
+    pub(crate) fn message_start(&self) -> u64 {
+        match &self.body {
+            Body::Events(events) => events.event_start().unwrap_or(self.at),
+            Body::Skip | Body::Whole(_) => self.start,
+        }
+    }
+
+    pub(crate) fn held_bytes(&self) -> usize {
+        let body = match &self.body {
+            Body::Skip => 0,
+            Body::Whole(collector) => collector.held_bytes(),
+            Body::Events(events) => events.held_bytes(),
+        };
+        self.input.len() + self.partial.len() + body
+    }
+}
+
+impl Body {
+    fn gap(&mut self, length: u64) {
+        match self {
+            Self::Skip => {}
+            Self::Whole(collector) => collector.gap(length),
+            Self::Events(events) => events.gap(length),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,259 @@
+//! Newline-delimited JSON: one message a line (MCP specification, transports, stdio).
+
+use bytes::{Buf, Bytes};
+use memchr::memchr;
+use observer_common::drops::DropReason;
+
+use super::body::Collector;
+use super::{Frame, FrameKind, Step};
+use crate::protocol::reassembly::{Chunk, GapKind};
+
+/// Cuts a stream at newlines.
+#[derive(Debug, Default)]
+pub(crate) struct LineFramer {
+    input: Bytes,
+    /// Position of the first byte of `input`.
+    at: u64,
+    /// Position of the first byte of the line.
+    start: u64,
+    /// The line so far, when it began in an earlier chunk.
+    line: Collector,
+    state: State,
+    /// Bytes let go and not reported yet.
+    lost: u64,
+    /// Messages seen; the first line of a stream may be the rest of one.
+    lines: u64,
+    ended: bool,
+}
+
+#[derive(Debug, Default, PartialEq)]
+enum State {
+    /// At the beginning of a line, white space aside.
+    #[default]
+    Start,
+    /// In a line that begins like JSON.
+    Json,
+    /// In a line that does not.
+    Other,
+    /// After a hole: whatever comes before the next newline is of no use.
+    Lost,
+}
+
+impl LineFramer {
+    pub(crate) fn feed(&mut self, chunk: Chunk) {
+        match chunk {
+            Chunk::Bytes { start, bytes, .. } => {
+                if self.state == State::Start {
+                    self.start = start;
+                }
+                self.at = start;
+                self.input = bytes;
+            }
+            Chunk::Gap { start, length, kind } => {
+                self.at = start + length;
+                // A hole inside one call lies inside one message: who writes two messages in one call writes small ones.
+                if kind == GapKind::Told && self.state == State::Json {
+                    self.line.gap(length);
+                } else {
+                    self.abandon();
+                    self.state = State::Lost;
+                    self.start = self.at;
+                }
+            }
+        }
+    }
+
+    pub(crate) fn step(&mut self, max_bytes: usize) -> Step {
+        if let Some(lost) = self.report() {
+            return lost;
+        }
+        while !self.input.is_empty() {
+            let Some(newline) = memchr(b'\n', &self.input) else {
+                let rest = std::mem::take(&mut self.input);
+                self.at += rest.len() as u64;
+                self.push(rest, max_bytes);
+                break;
+            };
+            let line = self.input.split_to(newline);
+            self.input.advance(1);
+            self.at += newline as u64 + 1;
+            self.push(line, max_bytes);
+            if let Some(step) = self.end_line() {
+                return step;
+            }
+        }
+        if self.ended && self.state != State::Start {
+            // Without its newline the last line is a message all the same.
+            return self.end_line().unwrap_or(Step::NeedMore);
+        }
+        self.report().unwrap_or(Step::NeedMore)
+    }
+
+    /// Takes a part of a line in.
+    fn push(&mut self, mut part: Bytes, max_bytes: usize) {
+        if self.state == State::Start {
+            let blank = part.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+            part.advance(blank);
+            match part.first() {
+                None => return,
+                Some(b'{' | b'[') => self.state = State::Json,
+                Some(_) => self.state = State::Other,
+            }
+        }
+        match self.state {
+            State::Json => self.line.push(part, max_bytes),
+            State::Lost => self.lost += part.len() as u64,
+            State::Start | State::Other => {}
+        }
+    }
+
+    fn end_line(&mut self) -> Option<Step> {
+        let start = std::mem::replace(&mut self.start, self.at);
+        let kind = match std::mem::take(&mut self.state) {
+            State::Start => return None,
+            State::Lost => return self.report(),
+            State::Other => FrameKind::Stray,
+            State::Json => {
+                let (payload, dropped) = self.line.take();
+                self.lost += dropped;
+                FrameKind::Line(payload)
+            }
+        };
+        self.lines += 1;
+        let end = self.at;
+        Some(Step::Frame(Frame { start, end, kind }))
+    }
+
+    fn report(&mut self) -> Option<Step> {
+        let bytes = std::mem::take(&mut self.lost);
+        (bytes > 0).then_some(Step::Lost {
+            reason: if self.state == State::Lost || self.lines == 0 {
+                DropReason::Resync
+            } else {
+                DropReason::StreamTooLong
+            },
+            bytes,
+            broken: None,
+        })
+    }
+
+    /// Whether what follows may be of another framing: no JSON line is in the making.
+    pub(crate) fn may_be_other(&self) -> bool {
+        self.state != State::Json
+    }
+
+    /// Lets the line in the making go; its loss is reported by the next step. Returns the position.
+    pub(crate) fn abandon(&mut self) -> u64 {
+        let held = self.line.held_bytes() as u64;
+        let (_, dropped) = self.line.take();
+        self.lost += held + dropped;
+        self.state = State::Start;
+        self.at
+    }
+
+    pub(crate) fn finish(&mut self) {
+        self.ended = true;
+    }
+
+    pub(crate) const fn position(&self) -> u64 {
+        self.at
+    }
+
+    pub(crate) const fn message_start(&self) -> u64 {
+        self.start
+    }
+
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.line.held_bytes() + self.input.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lines that come out of `pieces` (`None`: a hole of 3 bytes), in brackets with their positions.
+    fn check(pieces: &[Option<&str>], kind: GapKind, expected: &str) {
+        let mut framer = LineFramer::default();
+        let mut out = Vec::new();
+        let mut at = 0;
+        for piece in pieces {
+            framer.feed(match piece {
+                Some(text) => Chunk::Bytes {
+                    start: at,
+                    bytes: Bytes::copy_from_slice(text.as_bytes()),
+                    fresh: true,
+                },
+                None => Chunk::Gap {
+                    start: at,
+                    length: 3,
+                    kind,
+                },
+            });
+            at += piece.map_or(3, |text| text.len() as u64);
+            drain(&mut framer, &mut out);
+        }
+        framer.finish();
+        drain(&mut framer, &mut out);
+        assert_eq!(out.join(" "), expected, "{pieces:?}");
+    }
+
+    fn drain(framer: &mut LineFramer, out: &mut Vec<String>) {
+        loop {
+            match framer.step(1000) {
+                Step::NeedMore => return,
+                Step::Lost { bytes, .. } => out.push(format!("lost:{bytes}")),
+                Step::Frame(Frame { start, end, kind }) => out.push(match kind {
+                    FrameKind::Line(payload) => format!(
+                        "{start}..{end}={}{}",
+                        String::from_utf8_lossy(&payload.bytes),
+                        if payload.cut {
+                            format!("…{}", String::from_utf8_lossy(&payload.tail))
+                        } else {
+                            String::new()
+                        }
+                    ),
+                    _ => format!("{start}..{end}:stray"),
+                }),
+            }
+        }
+    }
+
+    #[test]
+    fn cuts_lines() {
+        let check = |pieces: &[Option<&str>], expected: &str| check(pieces, GapKind::Told, expected);
+        check(&[Some("{1}\n{2}\n")], "0..4={1} 4..8={2}");
+        check(
+            &[Some("{"), Some("1"), Some("}\r\n"), Some("\n\r\n[2]\n")],
+            "0..5={1}\r 8..12=[2]",
+        );
+        check(&[Some("log line\n{1}\n")], "0..9:stray 9..13={1}");
+        check(&[Some("{1}")], "0..3={1}");
+        check(&[Some("{1"), None, Some("9}\n{2}\n")], "0..8={1…9} 8..12={2}");
+        check(&[Some("{1}\n"), None, Some("9}\n{2}\n")], "0..4={1} lost:2 10..14={2}");
+    }
+
+    #[test]
+    fn a_hole_between_calls_ends_the_line() {
+        check(
+            &[Some("{1"), None, Some("9}\n{2}\n")],
+            GapKind::Missing,
+            "lost:2 lost:2 8..12={2}",
+        );
+    }
+
+    #[test]
+    fn a_line_without_end_is_bounded() {
+        let mut framer = LineFramer::default();
+        let piece = Bytes::from(vec![b'{'; 1 << 16]);
+        for index in 0..1600_u64 {
+            framer.feed(Chunk::Bytes {
+                start: index << 16,
+                bytes: piece.clone(),
+                fresh: true,
+            });
+            while framer.step(1 << 20) != Step::NeedMore {}
+            assert!(framer.held_bytes() < 2 << 20);
+        }
+    }
+}

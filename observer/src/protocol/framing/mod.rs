@@ -1,0 +1,203 @@
+//! Cuts a stream's bytes into message bodies and what the transport says of them.
+//!
+//! The framing is found from the bytes, never from the kind of object: newline-delimited JSON and HTTP can each ride on any
+//! byte stream. Whatever comes in, a step is a frame, a wish for more, or a counted loss.
+
+pub(crate) mod body;
+pub(crate) mod http1;
+pub(crate) mod line;
+pub(crate) mod sse;
+
+use observer_common::drops::DropReason;
+
+use self::http1::{HttpFramer, RequestHead, ResponseHead};
+use self::line::LineFramer;
+use super::jsonrpc::Payload;
+use super::observation::MalformedReason;
+use super::reassembly::Chunk;
+
+/// Bytes of something that is no text after which a stream is given up. A stream joined in the middle of a binary body
+/// deserves some patience; more than 64 KiB may not be copied in vain.
+const NOISE_BYTES: u64 = 32 << 10;
+
+/// Of bytes given up as noise, one in so many is at least no text. Random bytes have one in eight.
+const NOISE_SHARE: u64 = 32;
+
+/// What a framer did with its input.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Step {
+    /// One unit is complete.
+    Frame(Frame),
+    /// All input is used up.
+    NeedMore,
+    /// Bytes had to be dropped.
+    Lost {
+        /// Why.
+        reason: DropReason,
+        /// How many.
+        bytes: u64,
+        /// The rule that the peer broke, where it did.
+        broken: Option<MalformedReason>,
+    },
+}
+
+/// One unit of a stream.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Frame {
+    /// Position of the first byte.
+    pub(crate) start: u64,
+    /// Position after the last byte.
+    pub(crate) end: u64,
+    /// What it is.
+    pub(crate) kind: FrameKind,
+}
+
+/// Kinds of frame.
+#[derive(Debug, PartialEq)]
+pub(crate) enum FrameKind {
+    /// A line that begins like a JSON object or array.
+    Line(Payload),
+    /// A line that does not.
+    Stray,
+    /// Head of an HTTP request.
+    Request(Box<RequestHead>),
+    /// Head of an HTTP response.
+    Response(Box<ResponseHead>),
+    /// The body of the HTTP message whose head came last.
+    Body(Payload),
+    /// One event of a `text/event-stream` body.
+    Event(SseEvent),
+    /// The HTTP message is over; the flag says whether all of it came.
+    End(Ending),
+    /// Enough was seen: the stream is no text.
+    Noise,
+}
+
+/// How an HTTP message ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// As announced.
+    Whole,
+    /// Bytes of it are missing, by no fault of the peer's.
+    Gap,
+    /// The connection ended before.
+    Short,
+}
+
+/// One server-sent event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SseEvent {
+    /// Whether `event` was `endpoint`.
+    pub(crate) endpoint: bool,
+    /// `data`, lines joined by newline.
+    pub(crate) data: Payload,
+}
+
+/// The framing of one direction of a stream.
+#[derive(Debug)]
+pub(crate) enum Framer {
+    /// Lines; until the first JSON-RPC message it watches for HTTP and for noise.
+    Line(LineFramer, Suspicion),
+    /// HTTP/1.1.
+    Http(Box<HttpFramer>),
+    /// Nothing of interest: bytes are let go.
+    Ignore,
+}
+
+impl Default for Framer {
+    fn default() -> Self {
+        Self::Line(LineFramer::default(), Suspicion::Open(Noise::default()))
+    }
+}
+
+/// Whether a stream of lines may still turn out to be something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Suspicion {
+    /// It may.
+    Open(Noise),
+    /// It carries JSON-RPC.
+    Settled,
+}
+
+/// Bytes seen and those among them that no text has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Noise {
+    seen: u64,
+    binary: u64,
+}
+
+impl Noise {
+    fn add(&mut self, bytes: &[u8]) {
+        let is_binary = |byte: &&u8| matches!(**byte, 0..=8 | 11 | 12 | 14..=26 | 28..=31 | 127 | 0xc0 | 0xc1 | 0xf5..);
+        self.seen += bytes.len() as u64;
+        self.binary += bytes.iter().filter(is_binary).count() as u64;
+    }
+
+    const fn is_noise(self) -> bool {
+        self.seen >= NOISE_BYTES && self.binary * NOISE_SHARE >= self.seen
+    }
+}
+
+impl Framer {
+    /// Takes in the next chunk; call [`Self::step`] until it wants more.
+    pub(crate) fn feed(&mut self, chunk: Chunk) {
+        if let (Self::Line(line, Suspicion::Open(noise)), Chunk::Bytes { bytes, fresh, .. }) = (&mut *self, &chunk) {
+            if *fresh && line.may_be_other() && http1::begins_message(bytes) {
+                *self = Self::Http(Box::new(HttpFramer::new(line.abandon())));
+            } else {
+                noise.add(bytes);
+            }
+        }
+        match self {
+            Self::Line(line, _) => line.feed(chunk),
+            Self::Http(http) => http.feed(chunk),
+            Self::Ignore => {}
+        }
+    }
+
+    /// Goes on by one step.
+    pub(crate) fn step(&mut self, max_bytes: usize) -> Step {
+        match self {
+            Self::Line(line, suspicion) => match line.step(max_bytes) {
+                Step::NeedMore if matches!(suspicion, Suspicion::Open(noise) if noise.is_noise()) => {
+                    let at = line.position();
+                    Step::Frame(Frame {
+                        start: at,
+                        end: at,
+                        kind: FrameKind::Noise,
+                    })
+                }
+                step => step,
+            },
+            Self::Http(http) => http.step(max_bytes),
+            Self::Ignore => Step::NeedMore,
+        }
+    }
+
+    /// The stream ended: what is incomplete comes out as it can.
+    pub(crate) fn finish(&mut self) {
+        match self {
+            Self::Line(line, _) => line.finish(),
+            Self::Http(http) => http.finish(),
+            Self::Ignore => {}
+        }
+    }
+
+    /// Position of the first byte of the message that is not complete yet.
+    pub(crate) fn message_start(&self) -> u64 {
+        match self {
+            Self::Line(line, _) => line.message_start(),
+            Self::Http(http) => http.message_start(),
+            Self::Ignore => u64::MAX,
+        }
+    }
+
+    /// Bytes held of messages that are not complete.
+    pub(crate) fn held_bytes(&self) -> usize {
+        match self {
+            Self::Line(line, _) => line.held_bytes(),
+            Self::Http(http) => http.held_bytes(),
+            Self::Ignore => 0,
+        }
+    }
+}

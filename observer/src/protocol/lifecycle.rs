@@ -1,0 +1,226 @@
+//! Streams begin and end, processes come and go.
+
+use super::Pipeline;
+use super::conversation::Ended;
+use super::event::{
+    Closed, Direction, DropReason, Holder, Opened, Pid, Process, ProcessChange, Source, Timestamp, Verdict,
+};
+use super::matcher::Slot;
+use super::mcp::call::{Doom, Pending};
+use super::mcp::outcome::End;
+use super::mcp::peer::PeerKey;
+use super::observation::{Observation, Output, Side};
+use super::stream::{FlowId, LinkId};
+
+impl Pipeline {
+    pub(crate) fn opened(&mut self, opened: &Opened) {
+        if self.streams.find(opened.key).is_none() {
+            self.make_room();
+        }
+        let (id, halved) = self.streams.open(opened);
+        drop(halved);
+        let Some(link) = self.streams.link(id) else {
+            return;
+        };
+        let told = link.told;
+        if told != Verdict::Undecided
+            && let Some(peer) = opened.peer
+        {
+            self.outputs.push_back(Output::Verdict(peer, told));
+        }
+    }
+
+    pub(crate) fn holder(&mut self, holder: &Holder) {
+        for (key, direction) in &holder.ends {
+            if self.streams.find(*key).is_none() {
+                self.make_room();
+            }
+            self.streams.hold(*key, *direction, holder.pid);
+        }
+    }
+
+    pub(crate) fn closed(&mut self, closed: &Closed) {
+        let Some((id, end)) = self.streams.find(closed.key) else {
+            return;
+        };
+        let Some(link) = self.streams.link_mut(id) else {
+            return;
+        };
+        if link.source == Some(Source::Pipe) {
+            return self.pipe_closed(id, closed);
+        }
+        let by = match closed.direction {
+            Direction::Sent => end,
+            Direction::Received => 1 - end,
+        };
+        link.ends[by].closed = true;
+        if closed.direction == Direction::Received && link.ends[by].key.is_none() {
+            // Only this end is in sight; it may go on writing.
+            self.end_flow(FlowId { link: id, side: by });
+        }
+        if closed.direction == Direction::Sent {
+            self.end_flow(FlowId { link: id, side: by });
+        }
+        self.socket_closed(id, by, closed.time);
+        if self.streams.link(id).is_some_and(super::stream::Link::is_over) {
+            self.end_flow(FlowId { link: id, side: 1 - by });
+            self.remove_link(id);
+        }
+    }
+
+    fn pipe_closed(&mut self, id: LinkId, closed: &Closed) {
+        let flow_id = FlowId { link: id, side: 0 };
+        if !closed.writers_left {
+            self.end_flow(flow_id);
+        }
+        let sender = self.streams.flow(flow_id).and_then(|flow| flow.line.sender);
+        let doom = match (sender, closed.readers_left, closed.writers_left) {
+            // Answers cannot come any more, or requests not be read.
+            (Some(Side::Server), _, false) | (Some(Side::Client) | None, false, _) => Some(Doom::ServerGone),
+            (Some(Side::Server), false, _) => Some(Doom::ClientGone),
+            _ => None,
+        };
+        let requests = match sender {
+            Some(Side::Server) => self.streams.flow(flow_id).and_then(|flow| flow.line.partner),
+            _ => Some(flow_id),
+        };
+        if let (Some(doom), Some(requests)) = (doom, requests) {
+            self.doom_where(doom, closed.time, |pending| pending.flow == requests);
+        }
+        if !closed.readers_left && !closed.writers_left {
+            self.remove_link(id);
+        }
+    }
+
+    /// One end of a socket closed.
+    fn socket_closed(&mut self, id: LinkId, by: usize, time: Timestamp) {
+        let Some(link) = self.streams.link(id) else {
+            return;
+        };
+        let http = link.http.as_ref().map(|talk| talk.requests.side);
+        if let Some(client) = http {
+            let by = if client == by { Side::Client } else { Side::Server };
+            return self.http_closed(id, by, time);
+        }
+        // The end that closed wrote one flow and read the other.
+        for (flow_id, wrote) in [
+            (FlowId { link: id, side: by }, true),
+            (FlowId { link: id, side: 1 - by }, false),
+        ] {
+            let Some(sender) = self.streams.flow(flow_id).and_then(|flow| flow.line.sender) else {
+                continue;
+            };
+            let who = match (sender, wrote) {
+                (Side::Client, true) | (Side::Server, false) => Doom::ClientGone,
+                (Side::Server, true) | (Side::Client, false) => Doom::ServerGone,
+            };
+            let requests = match sender {
+                Side::Client => Some(flow_id),
+                Side::Server => self.counterpart(flow_id),
+            };
+            if let Some(requests) = requests {
+                self.doom_where(who, time, |pending| pending.flow == requests);
+            }
+        }
+    }
+
+    /// No more bytes will come on a flow.
+    fn end_flow(&mut self, flow_id: FlowId) {
+        let Some(flow) = self.streams.flow_mut(flow_id).filter(|flow| !flow.ended) else {
+            return;
+        };
+        flow.ended = true;
+        flow.framer.finish();
+        self.drive(flow_id);
+        let left = self.streams.flow(flow_id).map_or(0, super::stream::Flow::held_bytes);
+        if left > 0 && self.streams.link(flow_id.link).is_some_and(|link| link.mcp) {
+            self.lose(DropReason::CutShort, left as u64);
+        }
+    }
+
+    fn remove_link(&mut self, id: LinkId) {
+        self.peers.forget(&PeerKey::Link(id));
+        self.streams.remove(id);
+    }
+
+    pub(crate) fn process(&mut self, process: &Process) {
+        let pid = process.pid;
+        match process.change {
+            ProcessChange::Fork { .. } => {}
+            ProcessChange::Exec => self.observe_process(pid, Observation::PeerReplaced { pid }),
+            ProcessChange::Exit { code } => {
+                let time = process.time;
+                self.doom_where(Doom::ServerGone, time, |pending| {
+                    pending.parties.server.pid == Some(pid)
+                });
+                self.doom_where(Doom::ClientGone, time, |pending| {
+                    pending.parties.client.pid == Some(pid)
+                });
+                self.observe_process(pid, Observation::PeerExit { pid, code, time });
+            }
+        }
+    }
+
+    /// Tells of a process that was a party of MCP, and forgets it.
+    fn observe_process(&mut self, pid: Pid, observation: Observation) {
+        let exit = matches!(observation, Observation::PeerExit { .. });
+        let links = self.streams.of_process(pid);
+        let party = links
+            .iter()
+            .any(|link| self.streams.link(*link).is_some_and(|link| link.mcp));
+        self.peers.forget(&PeerKey::Process(pid));
+        if exit {
+            self.streams.forget_process(pid);
+        }
+        if party {
+            self.observe(observation);
+        }
+    }
+
+    fn doom_where(&mut self, doom: Doom, time: Timestamp, concerned: impl Fn(&Pending) -> bool) {
+        let slots: Vec<Slot> = self
+            .matcher
+            .iter()
+            .filter(|(_, pending)| pending.over.is_none() && concerned(pending))
+            .map(|(slot, _)| slot)
+            .collect();
+        for slot in slots {
+            self.doom(slot, doom, time);
+        }
+    }
+
+    /// Makes room for one more stream: those that were active longest ago go.
+    pub(crate) fn make_room(&mut self) {
+        if self.streams.len() < self.limits.streams.max(1) {
+            return;
+        }
+        for id in self.streams.stalest() {
+            let held: usize = self
+                .streams
+                .link(id)
+                .map_or(0, |link| link.flows.iter().map(super::stream::Flow::held_bytes).sum());
+            self.evictions.streams += 1;
+            self.lose(DropReason::StreamEvicted, held as u64);
+            self.remove_link(id);
+        }
+    }
+
+    /// The end: every call comes out as it stands.
+    pub(crate) fn give_up_all(&mut self) {
+        for slot in self.matcher.slots() {
+            let Some(pending) = self.matcher.get(slot) else {
+                continue;
+            };
+            if pending.over.is_none() {
+                let end = match pending.doomed {
+                    Some((Doom::ServerGone, _)) => End::ServerGone,
+                    Some((Doom::ClientGone, _)) => End::ClientGone,
+                    Some((Doom::Cancelled, _)) => End::Cancelled { timeout: false },
+                    None => End::Deadline,
+                };
+                self.end(slot, &Ended::without_answer(end, None), None);
+            }
+            self.emit(slot);
+        }
+    }
+}

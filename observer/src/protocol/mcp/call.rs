@@ -1,0 +1,167 @@
+//! A call from its request to its end, and the times of it.
+
+use smallvec::SmallVec;
+
+use super::method::{Method, cut};
+use super::peer::PeerKey;
+use crate::protocol::event::Timestamp;
+use crate::protocol::jsonrpc::RpcId;
+use crate::protocol::matcher::{Scope, Seen};
+use crate::protocol::observation::{Call, CallBegan, Outcome, Parties, Timing, Vantage};
+use crate::protocol::stream::FlowId;
+
+/// Bytes of an id in an observation.
+const SHOWN_ID: usize = 64;
+
+/// A request that is not over, or whose end waits for a last time stamp.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) id: RpcId,
+    pub(crate) method: Method,
+    pub(crate) target: Option<Box<str>>,
+    pub(crate) progress_token: Option<RpcId>,
+    /// Within what its id is looked up.
+    pub(crate) scopes: SmallVec<[Scope; 2]>,
+    /// The flow of its answer is not known.
+    pub(crate) unpaired: bool,
+    /// The flow it came on.
+    pub(crate) flow: FlowId,
+    /// Number of its HTTP request on the connection.
+    pub(crate) exchange: Option<u64>,
+    pub(crate) parties: Parties,
+    /// What its conversation is remembered by.
+    pub(crate) conversation: PeerKey,
+    pub(crate) seen: Seen,
+    pub(crate) bytes: u64,
+    pub(crate) cut: bool,
+    pub(crate) version: Option<Box<str>>,
+    pub(crate) session: Option<Box<str>>,
+    pub(crate) traceparent: Option<Box<str>>,
+    /// The conversation had no handshake before it.
+    pub(crate) before_handshake: bool,
+    /// `CallBegan` is out.
+    pub(crate) told: bool,
+    pub(crate) first_progress: Option<Timestamp>,
+    /// Its peer is gone since; it ends so unless an answer is still on its way.
+    pub(crate) doomed: Option<(Doom, Timestamp)>,
+    pub(crate) over: Option<Box<Over>>,
+}
+
+/// How a call ends without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doom {
+    ServerGone,
+    ClientGone,
+    /// The client of a 2026-07-28 call closed its answer.
+    Cancelled,
+}
+
+/// The end of a call.
+#[derive(Clone, Debug)]
+pub(crate) struct Over {
+    pub(crate) outcome: Outcome,
+    pub(crate) status: u16,
+    pub(crate) rpc_code: Option<i64>,
+    pub(crate) http_status: Option<u16>,
+    pub(crate) result_type: Option<Box<str>>,
+    pub(crate) task_id: Option<Box<str>>,
+    /// The answer's message and the flow it came on.
+    pub(crate) answer: Option<(FlowId, Seen)>,
+    /// When the first byte of the answer was written; of an HTTP answer, of its head.
+    pub(crate) first_byte: Option<Timestamp>,
+    pub(crate) bytes: u64,
+    pub(crate) cut: bool,
+    /// When it was concluded.
+    pub(crate) at: Timestamp,
+    /// Holes in either flow since the request.
+    pub(crate) lossy: bool,
+    /// The outcome was concluded, not read.
+    pub(crate) inferred: bool,
+}
+
+impl Pending {
+    pub(crate) fn began(&self) -> CallBegan {
+        CallBegan {
+            parties: self.parties.clone(),
+            method: self.method.name().to_owned(),
+            target: self.target.as_deref().map(str::to_owned),
+        }
+    }
+
+    /// The call as it is told.
+    pub(crate) fn into_call(self, over: Over, target_known: bool) -> Call {
+        let mut inferred = Vec::new();
+        let timing = self.timing(&over, &mut inferred);
+        if over.inferred {
+            inferred.push("outcome");
+        }
+        let owned = |text: Option<Box<str>>| text.map(String::from);
+        let id = self.id.to_string();
+        Call {
+            parties: self.parties,
+            method: self.method.name().to_owned(),
+            target: owned(self.target),
+            target_known,
+            id: if id.len() > SHOWN_ID {
+                cut(&id, SHOWN_ID).to_owned()
+            } else {
+                id
+            },
+            outcome: over.outcome,
+            status: over.status,
+            rpc_code: over.rpc_code,
+            http_status: over.http_status,
+            protocol_version: owned(self.version),
+            session: owned(self.session),
+            result_type: owned(over.result_type),
+            round: 1,
+            task_id: owned(over.task_id),
+            traceparent: owned(self.traceparent),
+            timing,
+            request_bytes: self.bytes,
+            response_bytes: over.bytes,
+            lossy: over.lossy,
+            truncated: self.cut || over.cut,
+            inferred,
+        }
+    }
+
+    /// The contract's section 3, `durationMs`.
+    fn timing(&self, over: &Over, inferred: &mut Vec<&'static str>) -> Timing {
+        let asked = &self.seen;
+        let answer = over.answer.map(|(_, seen)| seen);
+        let began = asked.first.or(asked.any()).unwrap_or(over.at);
+        let client_start = asked.written.or(asked.read);
+        let server_start = asked.read.or_else(|| {
+            if self.parties.vantage == Vantage::Server {
+                inferred.push("serverStart");
+            }
+            asked.written
+        });
+        let answered = |seen: Option<Timestamp>, other: Option<Timestamp>| {
+            if answer.is_some() {
+                seen.or(other).unwrap_or(over.at)
+            } else {
+                over.at
+            }
+        };
+        let (written, read) = (answer.and_then(|seen| seen.written), answer.and_then(|seen| seen.read));
+        let (start, ended) = match self.parties.vantage {
+            Vantage::Server => (server_start, answered(written, read)),
+            Vantage::Client | Vantage::Hop => (client_start, answered(read, written)),
+        };
+        let start = start.unwrap_or(began);
+        let both_ends = self.parties.vantage == Vantage::Server && asked.written.is_some();
+        Timing {
+            began,
+            ended,
+            duration: ended.since(start),
+            client_duration: read
+                .filter(|_| both_ends)
+                .map(|read| read.since(client_start.unwrap_or(began))),
+            queue: asked.read.and_then(|read| Some(read.since(asked.written?))),
+            first_byte: over.first_byte.map(|first| first.since(start)),
+            first_progress: self.first_progress.map(|first| first.since(start)),
+        }
+    }
+}

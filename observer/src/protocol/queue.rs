@@ -1,0 +1,86 @@
+//! Puts events in causal order: they wait a moment for others that belong before them.
+//!
+//! The ring hands records over in the order in which they were written, per CPU and per drain; that is not the order in which
+//! things happened. Events are sorted by [`Event::time`] once they are [`ORDER_WAIT`] old. What comes later still is worked
+//! through all the same, out of order.
+
+use super::event::{Event, Timestamp};
+
+/// Nanoseconds that an event waits for earlier ones: far more than a record needs from the kernel to the daemon's next drain.
+pub(crate) const ORDER_WAIT: u64 = 20_000_000;
+
+/// Events that may wait; a flood is worked through early, half at a time.
+const MAX_EVENTS: usize = 65_536;
+
+/// Bytes that may wait.
+const MAX_BYTES: usize = 32 << 20;
+
+/// Events that are not worked through yet.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    events: Vec<Event>,
+    bytes: usize,
+    sorted: bool,
+}
+
+impl Queue {
+    pub(crate) fn push(&mut self, event: Event) {
+        if let Event::Data(data) = &event {
+            self.bytes += data.bytes.len();
+        }
+        self.sorted = self.events.is_empty();
+        self.events.push(event);
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.events.len() >= MAX_EVENTS || self.bytes >= MAX_BYTES
+    }
+
+    /// Events older than [`ORDER_WAIT`], in order.
+    pub(crate) fn take_until(&mut self, now: Timestamp) -> Vec<Event> {
+        self.sort();
+        let count = self
+            .events
+            .partition_point(|event| event.time().plus(ORDER_WAIT) <= now);
+        self.take(count)
+    }
+
+    /// The older half, in order.
+    pub(crate) fn take_older_half(&mut self) -> Vec<Event> {
+        self.sort();
+        self.take(self.events.len().div_ceil(2))
+    }
+
+    /// Everything, in order.
+    pub(crate) fn take_all(&mut self) -> Vec<Event> {
+        self.sort();
+        self.take(self.events.len())
+    }
+
+    /// When the oldest is due.
+    pub(crate) fn next_due(&self) -> Option<Timestamp> {
+        self.events
+            .iter()
+            .map(Event::time)
+            .min()
+            .map(|time| time.plus(ORDER_WAIT))
+    }
+
+    fn sort(&mut self) {
+        if !self.sorted {
+            self.events.sort_by_key(Event::time);
+            self.sorted = true;
+        }
+    }
+
+    fn take(&mut self, count: usize) -> Vec<Event> {
+        let rest = self.events.split_off(count);
+        let taken = std::mem::replace(&mut self.events, rest);
+        let bytes_of = |event: &Event| match event {
+            Event::Data(data) => data.bytes.len(),
+            _ => 0,
+        };
+        self.bytes -= taken.iter().map(bytes_of).sum::<usize>();
+        taken
+    }
+}

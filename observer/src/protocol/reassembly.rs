@@ -1,0 +1,329 @@
+//! Puts the bytes of one direction of a stream in order: duplicates trimmed, what came early held, what is missing told.
+//!
+//! ```text
+//! pieces in:    [0..5) [8..12) [3..8)            [20..24)                  … time passes
+//! pieces out:   [0..5)         [5..8) [8..12)                              Gap 12..20   [20..24)
+//! ```
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::event::{Missing, Position, Timestamp};
+
+/// How long a hole may stay before it is a gap: records of two CPUs differ by microseconds, drains of the ring by
+/// milliseconds.
+pub(crate) const HOLE_PATIENCE: u64 = 200_000_000;
+
+/// Pieces held of one flow; each is a record's payload, so that this is far more than any reordering needs.
+const MAX_HELD_PIECES: usize = 1024;
+
+/// Why bytes are not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GapKind {
+    /// The kernel side said so and counted it; they lie inside one call.
+    Told,
+    /// A verdict asked for it.
+    Muted,
+    /// Nobody said so: a record is missing.
+    Missing,
+}
+
+/// What comes out, in order and without overlap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Chunk {
+    /// Bytes.
+    Bytes {
+        /// Position of the first.
+        start: u64,
+        /// They.
+        bytes: Bytes,
+        /// Whether they begin where a call's bytes begin.
+        fresh: bool,
+    },
+    /// A hole.
+    Gap {
+        /// Position of the first missing byte.
+        start: u64,
+        /// How many.
+        length: u64,
+        /// Why.
+        kind: GapKind,
+    },
+}
+
+impl Chunk {
+    const fn start(&self) -> u64 {
+        match self {
+            Self::Bytes { start, .. } | Self::Gap { start, .. } => *start,
+        }
+    }
+
+    const fn end(&self) -> u64 {
+        match self {
+            Self::Bytes { start, bytes, .. } => *start + bytes.len() as u64,
+            Self::Gap { start, length, .. } => *start + *length,
+        }
+    }
+}
+
+/// Reassembles one direction of a stream.
+#[derive(Debug, Default)]
+pub(crate) struct Assembler {
+    /// Position of the next byte to give out; `None` before the first.
+    next: Option<u64>,
+    /// Sorted by start; none begins at or before `next` between calls.
+    held: VecDeque<Chunk>,
+    held_bytes: usize,
+    /// Since when the first of `held` waits, or `proof` stands.
+    waiting: Option<Timestamp>,
+    /// A reader was seen at this position, so bytes up to here exist.
+    proof: u64,
+    /// The last position seen, extended to 64 bits.
+    reference: Option<u64>,
+    /// Bytes that came twice.
+    pub(crate) duplicate: u64,
+}
+
+impl Assembler {
+    /// Extends a position to 64 bits: sequence numbers wrap at 2^32 and are taken to be near the last one.
+    pub(crate) fn extend(&mut self, position: Position) -> u64 {
+        let extended = match position {
+            Position::Total(total) => total,
+            Position::Sequence(sequence) => {
+                // Begins in the second lap, so that a first look back does not go below zero.
+                let reference = self.reference.unwrap_or((1 << 32) | u64::from(sequence));
+                #[expect(clippy::cast_possible_truncation, reason = "the low half is what is compared")]
+                let step = sequence.wrapping_sub(reference as u32).cast_signed();
+                reference.saturating_add_signed(i64::from(step))
+            }
+        };
+        self.reference = Some(extended);
+        extended
+    }
+
+    /// Takes a record in: its bytes and what it says of the rest of its span. `start` comes from [`Self::extend`].
+    pub(crate) fn insert(&mut self, start: u64, span: u32, bytes: Bytes, missing: Missing, now: Timestamp) {
+        let captured = bytes.len() as u64;
+        let rest = u64::from(span).saturating_sub(captured);
+        let end = start + captured;
+        if captured > 0 {
+            let fresh = true;
+            self.hold(Chunk::Bytes { start, bytes, fresh }, now);
+        }
+        let gap = |kind| Chunk::Gap {
+            start: end,
+            length: rest,
+            kind,
+        };
+        match missing {
+            Missing::Lost(_) if rest > 0 => self.hold(gap(GapKind::Told), now),
+            Missing::Muted if rest > 0 => self.hold(gap(GapKind::Muted), now),
+            Missing::AtOtherEnd => self.prove(end + rest, now),
+            Missing::Nothing | Missing::Lost(_) | Missing::Muted => {}
+        }
+    }
+
+    /// Takes in that bytes up to `end` exist, although only the other end tells them.
+    fn prove(&mut self, end: u64, now: Timestamp) {
+        if self.next.is_some_and(|next| end > next) && end > self.proof {
+            self.proof = end;
+            self.waiting.get_or_insert(now);
+        }
+    }
+
+    fn hold(&mut self, chunk: Chunk, now: Timestamp) {
+        let next = *self.next.get_or_insert(chunk.start());
+        if chunk.end() <= next {
+            self.count_duplicate(&chunk);
+            return;
+        }
+        if chunk.start() > next {
+            self.waiting.get_or_insert(now);
+        }
+        if let Chunk::Bytes { bytes, .. } = &chunk {
+            self.held_bytes += bytes.len();
+        }
+        let at = self.held.partition_point(|other| other.start() <= chunk.start());
+        self.held.insert(at, chunk);
+    }
+
+    fn count_duplicate(&mut self, chunk: &Chunk) {
+        if let Chunk::Bytes { bytes, .. } = chunk {
+            self.duplicate += bytes.len() as u64;
+        }
+    }
+
+    /// The next chunk that can be given out; a hole once it is older than [`HOLE_PATIENCE`] or too much waits behind it.
+    pub(crate) fn pop(&mut self, now: Timestamp, max_bytes: usize) -> Option<Chunk> {
+        let next = self.next?;
+        while let Some(first) = self.held.front() {
+            if first.start() > next {
+                break;
+            }
+            let chunk = self.held.pop_front()?;
+            if let Chunk::Bytes { bytes, .. } = &chunk {
+                self.held_bytes -= bytes.len();
+            }
+            if chunk.end() <= next {
+                self.count_duplicate(&chunk);
+                continue;
+            }
+            let chunk = trim(chunk, next, &mut self.duplicate);
+            return Some(self.give(chunk, now));
+        }
+        let target = self.held.front().map_or(self.proof, Chunk::start);
+        if target <= next {
+            self.waiting = None;
+            return None;
+        }
+        let since = *self.waiting.get_or_insert(now);
+        let patient = now.since(since) < HOLE_PATIENCE;
+        if patient && self.held_bytes <= max_bytes && self.held.len() <= MAX_HELD_PIECES {
+            return None;
+        }
+        let kind = GapKind::Missing;
+        Some(self.give(
+            Chunk::Gap {
+                start: next,
+                length: target - next,
+                kind,
+            },
+            now,
+        ))
+    }
+
+    fn give(&mut self, chunk: Chunk, now: Timestamp) -> Chunk {
+        let next = chunk.end();
+        self.next = Some(next);
+        let waits = self.held.front().is_some_and(|first| first.start() > next) || self.proof > next;
+        self.waiting = waits.then_some(now);
+        chunk
+    }
+
+    /// Bytes held behind a hole.
+    pub(crate) const fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// When the hole at the front becomes a gap.
+    pub(crate) fn patience_ends(&self) -> Option<Timestamp> {
+        self.waiting.map(|since| since.plus(HOLE_PATIENCE))
+    }
+
+    /// Position of the next byte to give out.
+    pub(crate) fn next(&self) -> Option<u64> {
+        self.next
+    }
+}
+
+/// `chunk` from position `next` on.
+fn trim(chunk: Chunk, next: u64, duplicate: &mut u64) -> Chunk {
+    let start = chunk.start();
+    if start >= next {
+        return chunk;
+    }
+    let skip = next - start;
+    match chunk {
+        Chunk::Bytes { bytes, .. } => {
+            *duplicate += skip;
+            Chunk::Bytes {
+                start: next,
+                bytes: bytes.slice(usize::try_from(skip).unwrap_or(bytes.len())..),
+                fresh: false,
+            }
+        }
+        Chunk::Gap { length, kind, .. } => Chunk::Gap {
+            start: next,
+            length: length - skip,
+            kind,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use observer_common::drops::DropReason;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TEXT: &[u8] = b"abcdefghijklmnopqrstuvwxyz";
+
+    /// Pieces in, then out as text: bytes as they are, a gap as `<kind length>`, at last what is still held.
+    fn run(pieces: &[(u64, u64, u32, Missing)], wait: u64) -> String {
+        let mut assembler = Assembler::default();
+        let mut out = String::new();
+        let mut take = |assembler: &mut Assembler, now| {
+            while let Some(chunk) = assembler.pop(now, 1 << 20) {
+                match chunk {
+                    Chunk::Bytes { bytes, .. } => out.push_str(std::str::from_utf8(&bytes).unwrap()),
+                    Chunk::Gap { length, kind, .. } => out.push_str(&format!("<{kind:?} {length}>")),
+                }
+            }
+        };
+        for &(start, captured, span, missing) in pieces {
+            let range = usize::try_from(start).unwrap()..usize::try_from(start + captured).unwrap();
+            assembler.insert(start, span, Bytes::copy_from_slice(&TEXT[range]), missing, Timestamp(0));
+            take(&mut assembler, Timestamp(0));
+        }
+        take(&mut assembler, Timestamp(wait));
+        if assembler.held_bytes() > 0 {
+            out.push_str(&format!("({} held)", assembler.held_bytes()));
+        }
+        out
+    }
+
+    #[test]
+    fn puts_in_order() {
+        let lost = Missing::Lost(DropReason::Fault);
+        let here = Missing::Nothing;
+        let check = |pieces: &[(u64, u64, u32, Missing)], wait, expected: &str| {
+            assert_eq!(run(pieces, wait), expected, "{pieces:?}");
+        };
+        check(&[(0, 5, 5, here), (5, 3, 3, here)], 0, "abcdefgh");
+        check(&[(0, 5, 5, here), (8, 4, 4, here), (3, 5, 5, here)], 0, "abcdefghijkl");
+        check(&[(0, 5, 5, here), (0, 5, 5, here)], 0, "abcde");
+        check(&[(0, 5, 5, here), (8, 2, 2, here)], 0, "abcde(2 held)");
+        check(&[(0, 5, 5, here), (8, 2, 2, here)], HOLE_PATIENCE, "abcde<Missing 3>ij");
+        check(&[(0, 2, 6, lost), (6, 2, 2, here)], 0, "ab<Told 4>gh");
+        check(&[(0, 2, 6, Missing::Muted), (6, 2, 2, here)], 0, "ab<Muted 4>gh");
+        check(&[(0, 2, 6, Missing::AtOtherEnd), (2, 4, 4, here)], 0, "abcdef");
+        check(&[(0, 2, 6, Missing::AtOtherEnd)], HOLE_PATIENCE, "ab<Missing 4>");
+        check(&[(4, 0, 6, Missing::AtOtherEnd), (10, 2, 2, here)], HOLE_PATIENCE, "kl");
+    }
+
+    #[test]
+    fn sequence_numbers_wrap() {
+        let mut assembler = Assembler::default();
+        let first = assembler.extend(Position::Sequence(u32::MAX - 1));
+        assert_eq!(assembler.extend(Position::Sequence(3)), first + 5);
+        assert_eq!(assembler.extend(Position::Sequence(u32::MAX)), first + 1);
+    }
+
+    #[test]
+    fn too_many_pieces_end_the_wait() {
+        let mut assembler = Assembler::default();
+        assembler.insert(0, 1, Bytes::from_static(b"x"), Missing::Nothing, Timestamp(0));
+        for piece in 0..=MAX_HELD_PIECES as u64 {
+            assembler.insert(2 + piece, 1, Bytes::from_static(b"x"), Missing::Nothing, Timestamp(0));
+        }
+        let given = std::iter::from_fn(|| assembler.pop(Timestamp(0), 1 << 20)).count();
+        assert_eq!(given, MAX_HELD_PIECES + 3);
+    }
+
+    proptest! {
+        #[test]
+        fn any_order_gives_the_same_text(cuts in proptest::collection::vec((0_u64..26, 1_u64..8), 0..20)) {
+            let mut pieces: Vec<_> = cuts
+                .into_iter()
+                .map(|(start, length)| (start, length.min(26 - start)))
+                .map(|(start, length)| (start, length, u32::try_from(length).unwrap(), Missing::Nothing))
+                .collect();
+            pieces.insert(0, (0, 1, 1, Missing::Nothing));
+            pieces.push((0, 26, 26, Missing::Nothing));
+            let given = run(&pieces, 0);
+            prop_assert_eq!(given.as_bytes(), TEXT);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Hand-made findings for the tests of the sinks.
+
+use std::sync::Arc;
+
+use crate::enrich::{Capability, Finding, Report, Workload};
+use crate::protocol::event::{Pid, Timestamp};
+use crate::protocol::observation::{
+    Call, CallBegan, Implementation, NetworkTransport, Observation, Outcome, Parties, Party, Timing, Transport, Vantage,
+};
+
+pub(super) fn parties() -> Parties {
+    let implementation = |name: &str| {
+        Some(Implementation {
+            name: name.into(),
+            version: "1.4.0".into(),
+        })
+    };
+    Parties {
+        client: Party {
+            pid: Some(Pid(4123)),
+            implementation: implementation("agent"),
+            ..Party::default()
+        },
+        server: Party {
+            pid: Some(Pid(977)),
+            implementation: implementation("weather"),
+            ..Party::default()
+        },
+        transport: Transport::Stdio,
+        network: NetworkTransport::Pipe,
+        tls: false,
+        vantage: Vantage::Server,
+        authority: None,
+    }
+}
+
+fn workload(name: &str, pid: u32) -> Arc<Workload> {
+    Arc::new(Workload {
+        name: name.into(),
+        namespace: "host".into(),
+        pid: Some(Pid(pid)),
+        comm: Some("python3".into()),
+        runtime: Some("python"),
+        uid: Some(1000),
+        node: Some("n1".into()),
+        ..Workload::default()
+    })
+}
+
+pub(super) fn report(observation: Observation, operation: &str) -> Finding {
+    Finding::Report(Report {
+        observation,
+        client: workload("agent", 4123),
+        server: workload("weather-mcp", 977),
+        capability: Arc::new(Capability {
+            name: "weather".into(),
+            namespace: "host".into(),
+        }),
+        operation: operation.into(),
+    })
+}
+
+/// A good call of a tool that took 12.5 ms, one second after the kernel's clock began.
+pub(super) fn call(change: impl FnOnce(&mut Call)) -> Finding {
+    let mut call = Call {
+        parties: parties(),
+        method: "tools/call".into(),
+        target: Some("get_forecast".into()),
+        target_known: true,
+        id: "7".into(),
+        outcome: Outcome::Ok,
+        status: 200,
+        rpc_code: None,
+        http_status: None,
+        protocol_version: Some("2025-11-25".into()),
+        session: None,
+        result_type: None,
+        round: 1,
+        task_id: None,
+        traceparent: None,
+        timing: Timing {
+            began: Timestamp(1_000_000_000),
+            ended: Timestamp(1_012_500_000),
+            duration: 12_500_000,
+            ..Timing::default()
+        },
+        request_bytes: 310,
+        response_bytes: 2210,
+        lossy: false,
+        truncated: false,
+        inferred: Vec::new(),
+    };
+    change(&mut call);
+    let operation = call.target.clone().unwrap_or_else(|| call.method.clone());
+    report(Observation::Call(Box::new(call)), &operation)
+}
+
+pub(super) fn began() -> Finding {
+    let began = CallBegan {
+        parties: parties(),
+        method: "tools/call".into(),
+        target: Some("get_forecast".into()),
+    };
+    report(Observation::CallBegan(began), "get_forecast")
+}
