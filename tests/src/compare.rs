@@ -85,16 +85,6 @@ pub(crate) fn unclaimed(records: &[Record], clients: &[u32]) -> Vec<String> {
         .collect()
 }
 
-/// Says where the numbering of the records has a hole.
-pub(crate) fn holes(records: &[Record]) -> Vec<String> {
-    let mut numbers: Vec<u64> = records.iter().map(|record| record.seq).collect();
-    numbers.sort_unstable();
-    let pairs = numbers.windows(2).filter(|pair| pair[1] != pair[0] + 1);
-    pairs
-        .map(|pair| format!("record numbers jump from {} to {}", pair[0], pair[1]))
-        .collect()
-}
-
 fn differences(call: &Call, record: &Record, rules: &Rules) -> Vec<String> {
     let mut found = Vec::new();
     let answered = call
@@ -211,7 +201,7 @@ fn describe_record(record: &Record) -> String {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{Rules, compare, holes, unclaimed};
+    use super::{Rules, compare, unclaimed};
     use crate::record::{Record, parse};
     use crate::truth::{Call, End, Truth};
 
@@ -385,10 +375,9 @@ mod tests {
     }
 
     #[test]
-    fn strangers_and_holes_are_told() {
+    fn strangers_are_told() {
         let seen = records(&[record(4, "1", "echo", "ok"), record(6, "1", "echo", "ok")]);
         assert_eq!(unclaimed(&seen, &[7]).len(), 0);
         assert_eq!(unclaimed(&seen, &[8]).len(), 2);
-        assert_eq!(holes(&seen), ["record numbers jump from 4 to 6"]);
     }
 }

@@ -174,6 +174,8 @@ impl Observer {
         ensure!(status.success(), "it stopped with {status}; {}", self.last_words());
         ensure!(took <= STOP_LIMIT, "it took {took:?} to stop");
         ensure_only_calls(&self.out)?;
+        let hole = record::hole(&fs::read_to_string(&self.calls).unwrap_or_default());
+        ensure!(hole.is_none(), "a line is lost: {hole:?}");
         record::read(&self.calls)
     }
 

@@ -81,6 +81,15 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Record>> {
     Ok(records)
 }
 
+/// Says where the numbering of a file's records, of whatever schema, has a hole.
+pub(crate) fn hole(text: &str) -> Option<String> {
+    let seq = |line: &str| serde_json::from_str::<Value>(line).ok()?["seq"].as_u64();
+    let mut numbers: Vec<u64> = text.lines().filter_map(seq).collect();
+    numbers.sort_unstable();
+    let pair = numbers.windows(2).find(|pair| pair[1] != pair[0] + 1)?;
+    Some(format!("record numbers jump from {} to {}", pair[0], pair[1]))
+}
+
 /// Reads `2026-11-22T13:20:38.123456Z`.
 fn wall_ns(text: &str) -> Option<u64> {
     let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<u64>().ok();
@@ -101,7 +110,16 @@ fn wall_ns(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::wall_ns;
+    use super::{hole, wall_ns};
+
+    #[test]
+    fn holes() {
+        assert_eq!(hole("{\"seq\":4}\n{\"seq\":6}\n{\"seq\":5}\n"), None);
+        assert_eq!(
+            hole("{\"seq\":4}\n{\"seq\":6}\n").as_deref(),
+            Some("record numbers jump from 4 to 6")
+        );
+    }
 
     #[test]
     fn timestamps() {

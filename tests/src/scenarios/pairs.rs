@@ -7,7 +7,7 @@ use libtest_mimic::Trial;
 
 use super::{Stage, agree, told};
 use crate::clock::wall_lead_ns;
-use crate::compare::{Rules, compare, holes, unclaimed};
+use crate::compare::{Rules, compare, unclaimed};
 use crate::lab::{Counts, Lab, Pairs};
 use crate::observer::Observer;
 use crate::peer::Pair;
@@ -94,8 +94,7 @@ impl Shared {
         let mut state = state.unwrap_or_else(std::sync::PoisonError::into_inner);
         let (stage, observer) = state.observer.take().context("the observer never started")?;
         let records = observer.stop()?;
-        let mut differences = unclaimed(&records, &state.clients);
-        differences.extend(holes(&records));
+        let differences = unclaimed(&records, &state.clients);
         let made = records.len() - differences.len().min(records.len());
         let counts = Counts {
             made,
