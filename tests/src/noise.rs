@@ -218,6 +218,7 @@ fn bad_lines(kind: Kind, teller: &mut Teller) -> Result<()> {
             return Ok(());
         }
         Kind::LongLine => {
+            teller.begin(&echo(&json!(2), "too long"), Optional::Yes)?;
             link.send(
                 br#"{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"echo","arguments":{"text":""#,
             )?;

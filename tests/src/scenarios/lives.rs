@@ -86,7 +86,7 @@ fn server_killed(stage: &Stage, transport: Transport) -> Result<()> {
         in_mid_call(&stage.lab, running)?;
         match &mut running.server {
             Some(server) => server.kill()?,
-            None => kill_children(running.client.pid())?,
+            None => kill_children(stage, running.client.pid()),
         }
     }
     // Clients may wait for the server to come back; what they say is settled before they are killed.
@@ -99,16 +99,16 @@ fn server_killed(stage: &Stage, transport: Transport) -> Result<()> {
     stage.settle(observer, &accounts)
 }
 
-/// Kills the stdio servers that a client started.
-fn kill_children(client: u32) -> Result<()> {
-    for task in std::fs::read_dir(format!("/proc/{client}/task"))? {
-        let children = std::fs::read_to_string(task?.path().join("children"))?;
-        for pid in children.split_whitespace() {
+/// Kills the stdio servers that a client started. Not every kernel lists a process's children.
+fn kill_children(stage: &Stage, client: u32) {
+    for pid in stage.cgroup.processes() {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+        if parent.is_some_and(|parent| parent.trim() == client.to_string()) {
             // SAFETY: a signal to a child of a process that this test started.
-            unsafe { libc::kill(pid.parse()?, libc::SIGKILL) };
+            unsafe { libc::kill(pid, libc::SIGKILL) };
         }
     }
-    Ok(())
 }
 
 fn server_crashes(stage: &Stage) -> Result<()> {
