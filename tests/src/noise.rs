@@ -107,12 +107,14 @@ fn listen(manner: Manner) -> Result<(Listener, u16)> {
     Ok((server, port))
 }
 
-/// A megabyte of random bytes, slowly enough that a verdict on its first 64 KiB can take effect.
+/// A megabyte of random bytes each way, slowly enough that a verdict on its first 64 KiB can take effect.
 fn flood(link: &mut Link, head: &[u8]) -> Result<()> {
     link.send(head)?;
+    link.skip(head.len())?;
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     for _ in 0..64 {
         link.send(&random.bytes(16 << 10))?;
+        link.skip(16 << 10)?;
         sleep(Duration::from_millis(25));
     }
     Ok(())

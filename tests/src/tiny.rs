@@ -260,6 +260,15 @@ impl Link {
         }
     }
 
+    /// Receives this many bytes, whatever they are.
+    pub(crate) fn skip(&mut self, length: usize) -> Result<()> {
+        let mut bytes = vec![0; length];
+        match self {
+            Self::Pipe { input, .. } => Ok(input.read_exact(&mut bytes)?),
+            Self::Http { input, .. } => Ok(input.read_exact(&mut bytes)?),
+        }
+    }
+
     /// Receives one message in a language server's framing.
     pub(crate) fn receive_framed(&mut self) -> Result<()> {
         match self {
