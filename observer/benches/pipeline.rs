@@ -26,7 +26,14 @@ fn opened(key: u64) -> Event {
 }
 
 /// Both ends of one transfer: the writer's record with the bytes, the reader's with who and when.
-fn transfer(events: &mut Vec<Event>, key: u64, position: &mut u64, (from, to): (u32, u32), time: &mut u64, bytes: Bytes) {
+fn transfer(
+    events: &mut Vec<Event>,
+    key: u64,
+    position: &mut u64,
+    (from, to): (u32, u32),
+    time: &mut u64,
+    bytes: Bytes,
+) {
     let span = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     let at = Position::Total(*position);
     *position += u64::from(span);
@@ -55,13 +62,21 @@ fn session(calls: u64, size: usize) -> Vec<Event> {
     let mut events = vec![opened(1), opened(2)];
     let (mut up, mut down, mut time) = (0, 0, 1_000_000);
     for id in 0..calls {
-        let request = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"add","arguments":{{"a":""#);
+        let request =
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"add","arguments":{{"a":""#);
         let answer = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"content":[{{"type":"text","text":""#);
         let request = format!("{request}{}\"}}}}}}\n", "x".repeat(SMALL - request.len()));
         let answer = format!("{answer}{}\"}}]}}}}\n", "x".repeat(size.saturating_sub(answer.len())));
         transfer(&mut events, 1, &mut up, (10, 20), &mut time, request.into());
         for piece in answer.as_bytes().chunks(60_000) {
-            transfer(&mut events, 2, &mut down, (20, 10), &mut time, Bytes::copy_from_slice(piece));
+            transfer(
+                &mut events,
+                2,
+                &mut down,
+                (20, 10),
+                &mut time,
+                Bytes::copy_from_slice(piece),
+            );
         }
     }
     events

@@ -32,7 +32,10 @@ impl Pipeline {
             At::Writer => flow.written.note(mark),
             At::Reader => flow.read.note(mark),
         }
-        if !matches!(flow.framer, Framer::Ignore) {
+        flow.ledger.given += data.bytes.len() as u64;
+        if matches!(flow.framer, Framer::Ignore) {
+            flow.ledger.used += data.bytes.len() as u64;
+        } else {
             flow.assembler.insert(start, data.span, data.bytes, data.missing, now);
         }
         if muted {
@@ -49,7 +52,11 @@ impl Pipeline {
     pub(crate) fn drive(&mut self, flow_id: FlowId) {
         self.drive_one(flow_id);
         let other = flow_id.reverse();
-        if self.streams.link(flow_id.link).is_some_and(|link| link.waiting.is_some()) {
+        if self
+            .streams
+            .link(flow_id.link)
+            .is_some_and(|link| link.waiting.is_some())
+        {
             self.drive_one(other);
         }
         let restless = self.streams.link(flow_id.link).is_some_and(|link| {
@@ -77,6 +84,9 @@ impl Pipeline {
                 }
             }
             if let Some(flow) = self.streams.flow_mut(flow_id) {
+                if let (Framer::Ignore, Chunk::Bytes { bytes, .. }) = (&flow.framer, &chunk) {
+                    flow.ledger.used += bytes.len() as u64;
+                }
                 flow.framer.feed(chunk);
             }
             self.step(flow_id);
@@ -94,6 +104,10 @@ impl Pipeline {
                 return;
             };
             let step = flow.framer.step(max_bytes);
+            flow.ledger.used += flow.framer.take_used();
+            if let Step::Lost { bytes, .. } = step {
+                flow.ledger.lost += bytes;
+            }
             let http = matches!(flow.framer, Framer::Http(_));
             if http && self.reject(flow_id) {
                 continue;
@@ -118,6 +132,7 @@ impl Pipeline {
         let Some((start, bytes)) = http.take_rejected() else {
             return false;
         };
+        flow.ledger.used += flow.framer.take_used();
         flow.framer = Framer::default();
         flow.framer.feed(Chunk::Bytes {
             start,
@@ -169,7 +184,11 @@ impl Pipeline {
         }
         if let Some(reason) = broken {
             let client = link.http.as_ref().is_some_and(|talk| talk.requests == flow_id);
-            let sender = if client { super::observation::Side::Client } else { super::observation::Side::Server };
+            let sender = if client {
+                super::observation::Side::Client
+            } else {
+                super::observation::Side::Server
+            };
             let parties = self.parties(flow_id, sender);
             self.malformed(parties, sender, reason);
         }
@@ -221,7 +240,8 @@ impl Pipeline {
         }
         link.told = verdict;
         let keys = link.ends.each_ref().map(|end| end.key);
-        self.outputs.extend(keys.into_iter().flatten().map(|key| Output::Verdict(key, verdict)));
+        self.outputs
+            .extend(keys.into_iter().flatten().map(|key| Output::Verdict(key, verdict)));
     }
 
     /// Works off what is due at `now`.

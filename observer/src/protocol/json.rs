@@ -171,7 +171,11 @@ impl<'a> Scanner<'a> {
     fn enter(&mut self) -> Walk<()> {
         self.at += 1;
         self.depth += 1;
-        if self.depth > MAX_DEPTH { Err(Fault::TooDeep) } else { Ok(()) }
+        if self.depth > MAX_DEPTH {
+            Err(Fault::TooDeep)
+        } else {
+            Ok(())
+        }
     }
 
     fn leave(&mut self) -> Walk<()> {
@@ -236,7 +240,11 @@ impl<'a> Scanner<'a> {
             .take_while(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'))
             .count();
         self.at += length;
-        if is_number(&rest[..length]) { Ok(()) } else { Err(Fault::Syntax) }
+        if is_number(&rest[..length]) {
+            Ok(())
+        } else {
+            Err(Fault::Syntax)
+        }
     }
 }
 
@@ -257,7 +265,10 @@ fn is_number(text: &[u8]) -> bool {
         rest = &fraction[length..];
     }
     if let [b'e' | b'E', exponent @ ..] = rest {
-        let exponent = exponent.strip_prefix(b"+").or(exponent.strip_prefix(b"-")).unwrap_or(exponent);
+        let exponent = exponent
+            .strip_prefix(b"+")
+            .or(exponent.strip_prefix(b"-"))
+            .unwrap_or(exponent);
         let length = digits(exponent);
         return length > 0 && length == exponent.len();
     }

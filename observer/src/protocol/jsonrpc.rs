@@ -197,7 +197,11 @@ fn parse_one(text: &[u8], payload: &Payload) -> Parsed {
         Err(Fault::Cut) if payload.cut => envelope.read_tail(&payload.tail),
         Err(fault) => return Parsed::Broken(reason_of(fault), None),
     }
-    let length = if payload.length == 0 { text.len() as u64 } else { payload.length };
+    let length = if payload.length == 0 {
+        text.len() as u64
+    } else {
+        payload.length
+    };
     match envelope.judge() {
         Ok(kind) => Parsed::Message(Box::new(Message {
             kind,
@@ -448,16 +452,27 @@ mod tests {
     fn words(payload: &Payload) -> String {
         let word = |parsed: &Parsed| match parsed {
             Parsed::Broken(reason, id) => {
-                format!("broken:{}:{}", reason.name(), id.as_ref().map_or_else(String::new, RpcId::to_string))
+                format!(
+                    "broken:{}:{}",
+                    reason.name(),
+                    id.as_ref().map_or_else(String::new, RpcId::to_string)
+                )
             }
             Parsed::Message(message) => match &message.kind {
                 Kind::Request(id, method, params) => {
-                    format!("request:{id}:{}:{}", method.name(), params.name.as_deref().unwrap_or(""))
+                    format!(
+                        "request:{id}:{}:{}",
+                        method.name(),
+                        params.name.as_deref().unwrap_or("")
+                    )
                 }
                 Kind::Notification(method, _) => format!("notification:{}", method.name()),
                 Kind::Result(id, reply) => format!("result:{id}:{}", reply.is_error),
                 Kind::Error(id, code) => {
-                    format!("error:{}:{code}", id.as_ref().map_or_else(String::new, RpcId::to_string))
+                    format!(
+                        "error:{}:{code}",
+                        id.as_ref().map_or_else(String::new, RpcId::to_string)
+                    )
                 }
             },
         };
@@ -469,22 +484,43 @@ mod tests {
         fn check(text: &str, expected: &str) {
             assert_eq!(words(&whole(text)), expected, "{text}");
         }
-        check(r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add"}}"#, "request:1:tools/call:add");
-        check(r#"{"method":"tools/call","params":{"name":"add"},"jsonrpc":"2.0","id":0}"#, "request:0:tools/call:add");
-        check(r#"{"jsonrpc":"2.0","id":"1","result":{"isError":true}}"#, "result:\"1\":true");
+        check(
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add"}}"#,
+            "request:1:tools/call:add",
+        );
+        check(
+            r#"{"method":"tools/call","params":{"name":"add"},"jsonrpc":"2.0","id":0}"#,
+            "request:0:tools/call:add",
+        );
+        check(
+            r#"{"jsonrpc":"2.0","id":"1","result":{"isError":true}}"#,
+            "result:\"1\":true",
+        );
         check(r#"{"jsonrpc":"2.0","id":-7,"result":{}}"#, "result:-7:false");
         check(r#"{"jsonrpc":"2.0","id":1.5,"result":{}}"#, "result:1.5:false");
         check(
             r#"{"jsonrpc":"2.0","id":123456789012345678901234567890,"result":1}"#,
             "result:123456789012345678901234567890:false",
         );
-        check(r#"{"jsonrpc":"2.0","error":{"code":-32700,"message":"x"}}"#, "error::-32700");
-        check(r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700}}"#, "error::-32700");
-        check(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#, "notification:notifications/initialized");
+        check(
+            r#"{"jsonrpc":"2.0","error":{"code":-32700,"message":"x"}}"#,
+            "error::-32700",
+        );
+        check(
+            r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700}}"#,
+            "error::-32700",
+        );
+        check(
+            r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
+            "notification:notifications/initialized",
+        );
         check(r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}"#, "request:2:ping:");
         check(r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#, "request:null:ping:");
         check(r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#, "broken:bad_id:");
-        check(r#"{"jsonrpc":"2.0","id":3,"result":{},"error":{"code":1}}"#, "broken:result_and_error:3");
+        check(
+            r#"{"jsonrpc":"2.0","id":3,"result":{},"error":{"code":1}}"#,
+            "broken:result_and_error:3",
+        );
         check(r#"{"jsonrpc":"2.0","id":3}"#, "broken:result_and_error:3");
         check(r#"{"id":3,"result":{}}"#, "broken:not_json_rpc:3");
         check("{}", "broken:not_json_rpc:");
@@ -518,10 +554,26 @@ mod tests {
             };
             assert_eq!(words(&payload), expected, "{head} … {tail}");
         }
-        check(r#"{"result":{"content":[{"text":"aaa"#, r#"aaa"}]},"jsonrpc":"2.0","id":9}"#, "result:9:false");
-        check(r#"{"jsonrpc":"2.0","id":9,"result":{"text":"a"#, "aaaa", "result:9:false");
-        check(r#"{"method":"tools/call","params":{"name":"x","arguments":{"a":"b"#, r#"b"}},"jsonrpc":"2.0","id":"q"}"#, "request:\"q\":tools/call:x");
-        check(r#"{"result":{"te"#, r#"x","id":5}},"jsonrpc":"2.0","id":9}"#, "result:9:false");
+        check(
+            r#"{"result":{"content":[{"text":"aaa"#,
+            r#"aaa"}]},"jsonrpc":"2.0","id":9}"#,
+            "result:9:false",
+        );
+        check(
+            r#"{"jsonrpc":"2.0","id":9,"result":{"text":"a"#,
+            "aaaa",
+            "result:9:false",
+        );
+        check(
+            r#"{"method":"tools/call","params":{"name":"x","arguments":{"a":"b"#,
+            r#"b"}},"jsonrpc":"2.0","id":"q"}"#,
+            "request:\"q\":tools/call:x",
+        );
+        check(
+            r#"{"result":{"te"#,
+            r#"x","id":5}},"jsonrpc":"2.0","id":9}"#,
+            "result:9:false",
+        );
         check(r#"{"result":{"te"#, "zzzz", "broken:not_json_rpc:");
     }
 
@@ -534,18 +586,36 @@ mod tests {
             assert_eq!(message.proves_mcp(), expected, "{text}");
         }
         check(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#, true);
-        check(r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25"}}"#, true);
+        check(
+            r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25"}}"#,
+            true,
+        );
         // ACP.
-        check(r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":1}}"#, false);
+        check(
+            r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":1}}"#,
+            false,
+        );
         // LSP.
-        check(r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"processId":1,"capabilities":{}}}"#, false);
+        check(
+            r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"processId":1,"capabilities":{}}}"#,
+            false,
+        );
         // A2A.
-        check(r#"{"jsonrpc":"2.0","id":1,"method":"tasks/get","params":{"id":"x"}}"#, false);
+        check(
+            r#"{"jsonrpc":"2.0","id":1,"method":"tasks/get","params":{"id":"x"}}"#,
+            false,
+        );
         check(r#"{"jsonrpc":"2.0","id":1,"method":"message/send","params":{}}"#, false);
         // Ethereum.
         check(r#"{"jsonrpc":"2.0","id":1,"method":"eth_call","params":[]}"#, false);
         check(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#, false);
-        check(r#"{"jsonrpc":"2.0","id":1,"method":"x/y","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#, true);
-        check(r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":3}}"#, true);
+        check(
+            r#"{"jsonrpc":"2.0","id":1,"method":"x/y","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#,
+            true,
+        );
+        check(
+            r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":3}}"#,
+            true,
+        );
     }
 }

@@ -2,7 +2,10 @@
 
 use super::Pipeline;
 use super::conversation::Ended;
-use super::event::{Closed, Direction, DropReason, Holder, Opened, Pid, Process, ProcessChange, Source, Timestamp, Verdict};
+use super::event::{
+    Closed, Direction, DropReason, Holder, Opened, Pid, Process, ProcessChange, Source, Timestamp, Verdict,
+};
+use super::framing::Framer;
 use super::matcher::Slot;
 use super::mcp::call::{Doom, Pending};
 use super::mcp::outcome::End;
@@ -101,7 +104,10 @@ impl Pipeline {
             return self.http_closed(id, by, time);
         }
         // The end that closed wrote one flow and read the other.
-        for (flow_id, wrote) in [(FlowId { link: id, side: by }, true), (FlowId { link: id, side: 1 - by }, false)] {
+        for (flow_id, wrote) in [
+            (FlowId { link: id, side: by }, true),
+            (FlowId { link: id, side: 1 - by }, false),
+        ] {
             let Some(sender) = self.streams.flow(flow_id).and_then(|flow| flow.line.sender) else {
                 continue;
             };
@@ -127,9 +133,16 @@ impl Pipeline {
         flow.ended = true;
         flow.framer.finish();
         self.drive(flow_id);
-        let left = self.streams.flow(flow_id).map_or(0, super::stream::Flow::held_bytes);
-        if left > 0 && self.streams.link(flow_id.link).is_some_and(|link| link.mcp) {
-            self.lose(DropReason::CutShort, left as u64);
+        let mcp = self.streams.link(flow_id.link).is_some_and(|link| link.mcp);
+        let Some(flow) = self.streams.flow_mut(flow_id) else {
+            return;
+        };
+        let left = flow.framer.held_bytes() as u64;
+        flow.reframe(Framer::Ignore);
+        flow.ledger.used -= left;
+        flow.ledger.lost += left;
+        if left > 0 && mcp {
+            self.lose(DropReason::CutShort, left);
         }
     }
 
@@ -145,8 +158,12 @@ impl Pipeline {
             ProcessChange::Exec => self.observe_process(pid, Observation::PeerReplaced { pid }),
             ProcessChange::Exit { code } => {
                 let time = process.time;
-                self.doom_where(Doom::ServerGone, time, |pending| pending.parties.server.pid == Some(pid));
-                self.doom_where(Doom::ClientGone, time, |pending| pending.parties.client.pid == Some(pid));
+                self.doom_where(Doom::ServerGone, time, |pending| {
+                    pending.parties.server.pid == Some(pid)
+                });
+                self.doom_where(Doom::ClientGone, time, |pending| {
+                    pending.parties.client.pid == Some(pid)
+                });
                 self.observe_process(pid, Observation::PeerExit { pid, code, time });
             }
         }
@@ -156,7 +173,9 @@ impl Pipeline {
     fn observe_process(&mut self, pid: Pid, observation: Observation) {
         let exit = matches!(observation, Observation::PeerExit { .. });
         let links = self.streams.of_process(pid);
-        let party = links.iter().any(|link| self.streams.link(*link).is_some_and(|link| link.mcp));
+        let party = links
+            .iter()
+            .any(|link| self.streams.link(*link).is_some_and(|link| link.mcp));
         self.peers.forget(&PeerKey::Process(pid));
         if exit {
             self.streams.forget_process(pid);

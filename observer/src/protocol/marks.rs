@@ -87,14 +87,10 @@ mod tests {
         marks.note(mark(10, 5));
         marks.note(mark(20, 5));
         let at = |marks: &Marks, position| marks.covering(position).map(|mark| mark.returned.0);
-        assert_eq!([9, 10, 14, 16, 20, 25].map(|position| at(&marks, position)), [
-            Some(0),
-            Some(10),
-            Some(10),
-            None,
-            Some(20),
-            None
-        ]);
+        assert_eq!(
+            [9, 10, 14, 16, 20, 25].map(|position| at(&marks, position)),
+            [Some(0), Some(10), Some(10), None, Some(20), None]
+        );
         marks.prune(15);
         assert_eq!(at(&marks, 9), None);
     }

@@ -101,7 +101,10 @@ impl Matcher {
         entry.0 += 1;
         let slot = Slot { index, birth: entry.0 };
         for scope in &pending.scopes {
-            self.index.entry((scope.clone(), pending.id.clone())).or_default().push(slot);
+            self.index
+                .entry((scope.clone(), pending.id.clone()))
+                .or_default()
+                .push(slot);
             if let Some(token) = &pending.progress_token {
                 self.progress.insert((scope.clone(), token.clone()), slot);
             }
@@ -203,13 +206,20 @@ impl Matcher {
     }
 
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
-        self.lanes.iter().filter_map(|lane| lane.queue.front().map(|(at, _)| *at)).min()
+        self.lanes
+            .iter()
+            .filter_map(|lane| lane.queue.front().map(|(at, _)| *at))
+            .min()
     }
 
     /// A request that has waited longer than nearly all others.
     pub(crate) fn oldest(&self) -> Option<Slot> {
         let lane = &self.lanes[Due::Deadline as usize];
-        let waiting = lane.queue.iter().map(|(_, slot)| *slot).find(|slot| self.get(*slot).is_some());
+        let waiting = lane
+            .queue
+            .iter()
+            .map(|(_, slot)| *slot)
+            .find(|slot| self.get(*slot).is_some());
         waiting.or_else(|| self.iter().next().map(|(slot, _)| slot))
     }
 

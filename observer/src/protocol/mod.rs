@@ -160,7 +160,10 @@ impl Pipeline {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let restless = (!self.restless.is_empty() || !self.early.is_empty()).then(|| self.now.plus(queue::ORDER_WAIT));
-        [self.queue.next_due(), self.matcher.next_due(), restless].into_iter().flatten().min()
+        [self.queue.next_due(), self.matcher.next_due(), restless]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Gives up everything that is pending, as at the end of a recording or of the daemon.

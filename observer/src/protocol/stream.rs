@@ -123,6 +123,17 @@ impl Crew {
     }
 }
 
+/// Where the bytes of a flow went: given == used + lost + held + what came twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ledger {
+    /// Came in.
+    pub(crate) given: u64,
+    /// Went into messages, or was skipped as not MCP.
+    pub(crate) used: u64,
+    /// Was dropped for a reason.
+    pub(crate) lost: u64,
+}
+
 /// One direction of a stream.
 #[derive(Debug, Default)]
 pub(crate) struct Flow {
@@ -139,6 +150,7 @@ pub(crate) struct Flow {
     pub(crate) last_gap: Option<Timestamp>,
     /// No more bytes will come.
     pub(crate) ended: bool,
+    pub(crate) ledger: Ledger,
 }
 
 impl Flow {
@@ -156,6 +168,20 @@ impl Flow {
             writer: last_write.map(|mark| mark.pid),
             reader: last_read.map(|mark| mark.pid),
         }
+    }
+
+    /// Puts another framing in place; what the old one holds is skipped.
+    pub(crate) fn reframe(&mut self, framer: Framer) {
+        self.ledger.used += self.framer.take_used() + self.framer.held_bytes() as u64;
+        self.framer = framer;
+    }
+
+    /// Whether every byte that came in is accounted for.
+    #[cfg(test)]
+    pub(crate) fn is_balanced(&self) -> bool {
+        let held = (self.assembler.held_bytes() + self.framer.held_bytes()) as u64;
+        let Ledger { given, used, lost } = self.ledger;
+        given == used + lost + held + self.assembler.duplicate
     }
 
     /// `slot` wants to know when the byte before `end` is read.
@@ -449,7 +475,10 @@ impl Link {
         data.direction == Direction::Received
             && data.bytes.is_empty()
             && self.ends[1].key.is_none()
-            && self.flows[0].assembler.next().is_some_and(|next| position + u64::from(data.span) <= next)
+            && self.flows[0]
+                .assembler
+                .next()
+                .is_some_and(|next| position + u64::from(data.span) <= next)
     }
 
     /// Both ends, or the pipe, are over.

@@ -36,7 +36,9 @@ impl Pipeline {
 
     /// A request came: an answer that waits may be its.
     pub(crate) fn retry_early(&mut self, id: &RpcId, slot: Slot) {
-        let candidates: Vec<usize> = (0..self.early.len()).filter(|index| self.early[*index].id == *id).collect();
+        let candidates: Vec<usize> = (0..self.early.len())
+            .filter(|index| self.early[*index].id == *id)
+            .collect();
         for index in candidates {
             let flow = self.early[index].source.flow;
             if self.find_line_request(flow, id) == Some(slot)
@@ -49,7 +51,11 @@ impl Pipeline {
 
     /// Answers that have waited long enough have no request.
     pub(crate) fn give_up_early(&mut self) {
-        while self.early.front().is_some_and(|early| self.now.since(early.since) >= CAUSE_WAIT) {
+        while self
+            .early
+            .front()
+            .is_some_and(|early| self.now.since(early.since) >= CAUSE_WAIT)
+        {
             self.give_up_first();
         }
     }

@@ -55,8 +55,17 @@ pub(crate) struct LineTalk {
 
 impl LineTalk {
     /// Notes when a held message was read.
-    pub(crate) fn read_seen(&mut self, end: u64, read: crate::protocol::event::Timestamp, reader: crate::protocol::event::Pid) {
-        for held in self.held.iter_mut().filter(|held| held.seen.end <= end && held.seen.read.is_none()) {
+    pub(crate) fn read_seen(
+        &mut self,
+        end: u64,
+        read: crate::protocol::event::Timestamp,
+        reader: crate::protocol::event::Pid,
+    ) {
+        for held in self
+            .held
+            .iter_mut()
+            .filter(|held| held.seen.end <= end && held.seen.read.is_none())
+        {
             held.seen.read = Some(read);
             held.seen.reader = Some(reader);
         }
@@ -137,7 +146,6 @@ impl Pipeline {
     fn line_evident(&mut self, flow_id: FlowId, parsed: Parsed, seen: Seen) {
         let source = Source {
             flow: flow_id,
-            exchange: None,
             status: None,
             first_byte: None,
         };
@@ -172,11 +180,20 @@ impl Pipeline {
                 }
                 let context = Context {
                     scopes: smallvec![Scope::Line(flow_id)],
-                    unpaired: self.streams.flow(flow_id).is_some_and(|flow| flow.line.partner.is_none()),
+                    unpaired: self
+                        .streams
+                        .flow(flow_id)
+                        .is_some_and(|flow| flow.line.partner.is_none()),
                     ..Context::default()
                 };
                 let early = id.clone();
-                let asked = Asked { id, method, params, length, cut };
+                let asked = Asked {
+                    id,
+                    method,
+                    params,
+                    length,
+                    cut,
+                };
                 let slot = self.begin(source, context, asked, seen, parties);
                 self.retry_early(&early, slot);
             }
@@ -237,7 +254,10 @@ impl Pipeline {
         let score = |slot: &Slot| {
             let requests = self.matcher.get(*slot)?.flow;
             let asked = self.streams.flow(requests).filter(|_| requests != flow_id)?;
-            let (server, client) = (answers.writers.affinity(&asked.readers), answers.readers.affinity(&asked.writers));
+            let (server, client) = (
+                answers.writers.affinity(&asked.readers),
+                answers.readers.affinity(&asked.writers),
+            );
             let taken = asked.line.partner.is_some_and(|partner| partner != flow_id);
             let best = server.max(client);
             (best > 0 && server + client > 0 && !taken).then_some((server + client, requests, *slot))
@@ -263,7 +283,9 @@ impl Pipeline {
 
     /// Which side writes a flow; a method that only one side sends settles it.
     fn sender(&mut self, flow_id: FlowId, method: Sender) -> Side {
-        let other = self.counterpart(flow_id).and_then(|other| self.streams.flow(other)?.line.sender);
+        let other = self
+            .counterpart(flow_id)
+            .and_then(|other| self.streams.flow(other)?.line.sender);
         let Some(flow) = self.streams.flow_mut(flow_id) else {
             return Side::Client;
         };
@@ -337,10 +359,10 @@ impl Pipeline {
         let Some(link) = self.streams.link_mut(flow_id.link) else {
             return;
         };
-        link.flows[flow_id.side].framer = Framer::Ignore;
+        link.flows[flow_id.side].reframe(Framer::Ignore);
         if link.http.is_none() && !link.mcp {
             for flow in &mut link.flows {
-                flow.framer = Framer::Ignore;
+                flow.reframe(Framer::Ignore);
             }
             self.tell_verdict(flow_id.link, Verdict::NotMcp);
         }

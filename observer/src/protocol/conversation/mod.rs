@@ -7,9 +7,9 @@
 //!              begin · answer · notify · malformed ─► matcher ─► observations
 //! ```
 
+mod early;
 pub(crate) mod http;
 pub(crate) mod line;
-mod early;
 mod parties;
 mod peers;
 
@@ -42,8 +42,6 @@ const MAX_METHOD: usize = 256;
 pub(crate) struct Source {
     /// Its flow.
     pub(crate) flow: FlowId,
-    /// Of HTTP: the number of the exchange on the connection.
-    pub(crate) exchange: Option<u64>,
     /// Of HTTP: status of the answer it is part of.
     pub(crate) status: Option<u16>,
     /// Of an HTTP answer: when its first byte was written.
@@ -98,15 +96,31 @@ pub(crate) struct Asked {
 
 impl Pipeline {
     /// A client's request.
-    pub(crate) fn begin(&mut self, source: &Source, context: Context, asked: Asked, seen: Seen, parties: Parties) -> Slot {
+    pub(crate) fn begin(
+        &mut self,
+        source: &Source,
+        context: Context,
+        asked: Asked,
+        seen: Seen,
+        parties: Parties,
+    ) -> Slot {
         if self.matcher.len() >= MAX_PENDING {
             self.evict_pending();
         }
         let conversation = context.conversation.unwrap_or(PeerKey::Flow(source.flow));
         self.settle_refusals(source, &conversation, &asked);
-        let Asked { id, method, params, length, cut } = asked;
+        let Asked {
+            id,
+            method,
+            params,
+            length,
+            cut,
+        } = asked;
         let handshake = method.nature() == Nature::Handshake;
-        let before_handshake = self.peers.get(&conversation).is_none_or(|known| known.version.is_none());
+        let before_handshake = self
+            .peers
+            .get(&conversation)
+            .is_none_or(|known| known.version.is_none());
         let mut pending = Pending {
             id,
             target: params.name.filter(|_| method.spec().is_some_and(|spec| spec.named)),
@@ -114,7 +128,6 @@ impl Pipeline {
             scopes: context.scopes,
             unpaired: context.unpaired,
             flow: source.flow,
-            exchange: source.exchange,
             parties,
             conversation,
             seen,
@@ -130,7 +143,12 @@ impl Pipeline {
             over: None,
             method,
         };
-        self.introduce_client(&mut pending, params.client, params.version.filter(|_| handshake), context.user_agent);
+        self.introduce_client(
+            &mut pending,
+            params.client,
+            params.version.filter(|_| handshake),
+            context.user_agent,
+        );
         let tell_now = pending.parties.vantage == Vantage::Server || !self.has_reader(pending.flow);
         let deadline = match pending.method.nature() {
             Nature::Subscription | Nature::Blocking => None,
@@ -272,7 +290,8 @@ impl Pipeline {
         let target_known = self.is_target_known(&pending, &over);
         if over.answer.is_none() {
             for scope in pending.scopes.drain(..) {
-                self.given_up.entry((scope, pending.id.clone()), || pending.parties.clone());
+                self.given_up
+                    .entry((scope, pending.id.clone()), || pending.parties.clone());
             }
         }
         self.observe(Observation::Call(Box::new(pending.into_call(*over, target_known))));
@@ -342,7 +361,8 @@ impl Pipeline {
 
     /// A notification from `from` within these scopes.
     pub(crate) fn notify(&mut self, scopes: &[Scope], method: &Method, params: &Params, from: Side, parties: Parties) {
-        let find = |pipeline: &Self, id: &RpcId| scopes.iter().find_map(|scope| pipeline.matcher.find(scope.clone(), id));
+        let find =
+            |pipeline: &Self, id: &RpcId| scopes.iter().find_map(|scope| pipeline.matcher.find(scope.clone(), id));
         if method.is("notifications/cancelled")
             && let Some(slot) = params.request_id.as_ref().and_then(|id| find(self, id))
         {
@@ -351,7 +371,9 @@ impl Pipeline {
         }
         if method.is("notifications/progress")
             && let Some(token) = &params.progress_token
-            && let Some(slot) = scopes.iter().find_map(|scope| self.matcher.find_progress(scope.clone(), token))
+            && let Some(slot) = scopes
+                .iter()
+                .find_map(|scope| self.matcher.find_progress(scope.clone(), token))
             && let Some(pending) = self.matcher.get_mut(slot)
         {
             let now = self.now;
@@ -366,7 +388,11 @@ impl Pipeline {
 
     /// An answer whose request is not pending.
     pub(crate) fn unmatched(&mut self, scopes: &[Scope], id: Option<&RpcId>, length: u64) {
-        let late = id.and_then(|id| scopes.iter().find_map(|scope| self.given_up.remove(&(scope.clone(), id.clone()))));
+        let late = id.and_then(|id| {
+            scopes
+                .iter()
+                .find_map(|scope| self.given_up.remove(&(scope.clone(), id.clone())))
+        });
         match late {
             Some(parties) => self.observe(Observation::LateResponse(parties)),
             None => self.lose(DropReason::OrphanResponse, length),
@@ -402,7 +428,11 @@ impl Pipeline {
             return false;
         };
         let began = pending.seen.first.or(pending.seen.any()).unwrap_or_default();
-        let torn = |flow| self.streams.flow(flow).is_some_and(|flow| flow.last_gap.is_some_and(|gap| gap >= began));
+        let torn = |flow| {
+            self.streams
+                .flow(flow)
+                .is_some_and(|flow| flow.last_gap.is_some_and(|gap| gap >= began))
+        };
         torn(pending.flow) || answer.is_some_and(|(flow, _)| torn(flow))
     }
 }
@@ -416,6 +446,10 @@ pub(crate) struct Answered {
 }
 
 /// What kind of answer a message is, if any: its id and its body.
+#[expect(
+    clippy::result_large_err,
+    reason = "the rest of the message is handed on, not an error"
+)]
 pub(crate) fn as_answer(kind: Kind) -> Result<(Option<RpcId>, Result<Reply, i64>), Kind> {
     match kind {
         Kind::Result(id, reply) => Ok((Some(id), Ok(reply))),

@@ -17,8 +17,14 @@ impl Pipeline {
             Side::Server => (reply, Some(flow)),
         };
         let crew = |flow: Option<FlowId>, pick: fn(&Flow) -> &Crew| flow.and_then(|id| self.streams.flow(id)).map(pick);
-        let (client_writes, client_reads) = (crew(requests, |flow| &flow.writers), crew(replies, |flow| &flow.readers));
-        let (server_reads, server_writes) = (crew(requests, |flow| &flow.readers), crew(replies, |flow| &flow.writers));
+        let (client_writes, client_reads) = (
+            crew(requests, |flow| &flow.writers),
+            crew(replies, |flow| &flow.readers),
+        );
+        let (server_reads, server_writes) = (
+            crew(requests, |flow| &flow.readers),
+            crew(replies, |flow| &flow.writers),
+        );
         let server_acted = actor(server_reads).or(actor(server_writes));
         let link = self.streams.link(flow.link);
         let client_end = match sender {
@@ -27,21 +33,40 @@ impl Pipeline {
         };
         let end = |side: usize, pid| party(link, side, pid);
         Parties {
-            client: end(client_end, actor(client_writes).or(actor(client_reads)).or(likely(client_writes)).or(likely(client_reads))),
-            server: end(1 - client_end, server_acted.or(likely(server_reads)).or(likely(server_writes))),
+            client: end(
+                client_end,
+                actor(client_writes)
+                    .or(actor(client_reads))
+                    .or(likely(client_writes))
+                    .or(likely(client_reads)),
+            ),
+            server: end(
+                1 - client_end,
+                server_acted.or(likely(server_reads)).or(likely(server_writes)),
+            ),
             transport: Transport::Stdio,
             network: match link.and_then(|link| link.source) {
                 Some(Source::Tcp | Source::Tls) => NetworkTransport::Tcp,
                 _ => NetworkTransport::Pipe,
             },
             tls: link.and_then(|link| link.source) == Some(Source::Tls),
-            vantage: if server_acted.is_some() { Vantage::Server } else { Vantage::Client },
+            vantage: if server_acted.is_some() {
+                Vantage::Server
+            } else {
+                Vantage::Client
+            },
             authority: None,
         }
     }
 
     /// The same for an HTTP connection.
-    pub(crate) fn http_parties(&self, flow: FlowId, sender: Side, transport: Transport, authority: Option<&str>) -> Parties {
+    pub(crate) fn http_parties(
+        &self,
+        flow: FlowId,
+        sender: Side,
+        transport: Transport,
+        authority: Option<&str>,
+    ) -> Parties {
         let mut parties = self.parties(flow, sender);
         parties.transport = transport;
         parties.authority = authority.map(str::to_owned);

@@ -1,10 +1,10 @@
 //! What messages tell of the peers themselves: names, versions, tools; and refusals that turn out to be negotiation.
 
 use super::{Asked, PeerKey, Pipeline, Source};
+use crate::protocol::jsonrpc::Reply;
 use crate::protocol::matcher::Slot;
 use crate::protocol::mcp::call::{Over, Pending};
 use crate::protocol::observation::{Implementation, Observation, Outcome, Parties};
-use crate::protocol::jsonrpc::Reply;
 
 impl Pipeline {
     /// Fills in what is known of both sides, and remembers what an `initialize` says of the client.
@@ -16,7 +16,10 @@ impl Pipeline {
         user_agent: Option<Box<str>>,
     ) {
         if pending.method.is("initialize") {
-            self.peers.entry(pending.conversation.clone()).client.clone_from(&client);
+            self.peers
+                .entry(pending.conversation.clone())
+                .client
+                .clone_from(&client);
         }
         let known = self.peers.get(&pending.conversation);
         pending.version = pending.version.take().or(offered).or_else(|| known?.version.clone());
@@ -62,7 +65,8 @@ impl Pipeline {
             }
         }
         let known = self.peers.entry(conversation);
-        let grown = (version.is_some() && known.version != version) || (reply.server.is_some() && known.server != reply.server);
+        let grown =
+            (version.is_some() && known.version != version) || (reply.server.is_some() && known.server != reply.server);
         known.version = version.or(known.version.take());
         known.server = reply.server.clone().or(known.server.take());
         let protocol_version = known.version.as_deref().map(str::to_owned);
@@ -96,8 +100,13 @@ impl Pipeline {
         let Some(target) = pending.target.as_deref() else {
             return false;
         };
-        let server = server_keys(&pending.parties).next().unwrap_or(pending.conversation.clone());
-        let works = matches!(over.outcome, Outcome::Ok | Outcome::InputRequired | Outcome::TaskAccepted);
+        let server = server_keys(&pending.parties)
+            .next()
+            .unwrap_or(pending.conversation.clone());
+        let works = matches!(
+            over.outcome,
+            Outcome::Ok | Outcome::InputRequired | Outcome::TaskAccepted
+        );
         if self.peers.is_listed(server.clone(), target) {
             return true;
         }
@@ -115,11 +124,16 @@ impl Pipeline {
         let offered = asked.params.meta_version.as_ref().or(asked.params.version.as_ref());
         let client = self.streams.flow(source.flow).and_then(|flow| flow.writers.actor());
         let answers = |pending: &Pending| {
-            let same = pending.conversation == *conversation || (client.is_some() && pending.parties.client.pid == client);
+            let same =
+                pending.conversation == *conversation || (client.is_some() && pending.parties.client.pid == client);
             same && (asked.method.is("initialize") || (offered.is_some() && offered != pending.version.as_ref()))
         };
         let matcher = &self.matcher;
-        let settled = self.refused.iter().copied().find(|slot| matcher.get(*slot).is_some_and(answers));
+        let settled = self
+            .refused
+            .iter()
+            .copied()
+            .find(|slot| matcher.get(*slot).is_some_and(answers));
         if let Some(slot) = settled {
             self.refused.retain(|other| *other != slot);
             if let Some(over) = self.matcher.get_mut(slot).and_then(|pending| pending.over.as_mut()) {

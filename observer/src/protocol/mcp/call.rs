@@ -26,8 +26,6 @@ pub(crate) struct Pending {
     pub(crate) unpaired: bool,
     /// The flow it came on.
     pub(crate) flow: FlowId,
-    /// Number of its HTTP request on the connection.
-    pub(crate) exchange: Option<u64>,
     pub(crate) parties: Parties,
     /// What its conversation is remembered by.
     pub(crate) conversation: PeerKey,
@@ -102,7 +100,11 @@ impl Pending {
             method: self.method.name().to_owned(),
             target: owned(self.target),
             target_known,
-            id: if id.len() > SHOWN_ID { cut(&id, SHOWN_ID).to_owned() } else { id },
+            id: if id.len() > SHOWN_ID {
+                cut(&id, SHOWN_ID).to_owned()
+            } else {
+                id
+            },
             outcome: over.outcome,
             status: over.status,
             rpc_code: over.rpc_code,
@@ -135,7 +137,11 @@ impl Pending {
             asked.written
         });
         let answered = |seen: Option<Timestamp>, other: Option<Timestamp>| {
-            if answer.is_some() { seen.or(other).unwrap_or(over.at) } else { over.at }
+            if answer.is_some() {
+                seen.or(other).unwrap_or(over.at)
+            } else {
+                over.at
+            }
         };
         let (written, read) = (answer.and_then(|seen| seen.written), answer.and_then(|seen| seen.read));
         let (start, ended) = match self.parties.vantage {
@@ -148,7 +154,9 @@ impl Pending {
             began,
             ended,
             duration: ended.since(start),
-            client_duration: read.filter(|_| both_ends).map(|read| read.since(client_start.unwrap_or(began))),
+            client_duration: read
+                .filter(|_| both_ends)
+                .map(|read| read.since(client_start.unwrap_or(began))),
             queue: asked.read.and_then(|read| Some(read.since(asked.written?))),
             first_byte: over.first_byte.map(|first| first.since(start)),
             first_progress: self.first_progress.map(|first| first.since(start)),

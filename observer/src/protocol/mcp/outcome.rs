@@ -24,13 +24,17 @@ pub(crate) enum End<'a> {
     /// A JSON-RPC error.
     Error(i64),
     /// An HTTP answer other than 2xx without a JSON-RPC error; whether it challenges the client to authenticate.
-    Http { challenges: bool },
+    Http {
+        challenges: bool,
+    },
     /// An answer that breaks the rules.
     Malformed,
     ServerGone,
     ClientGone,
     /// `notifications/cancelled`, or in 2026-07-28 a closed answer; whether the reason speaks of time.
-    Cancelled { timeout: bool },
+    Cancelled {
+        timeout: bool,
+    },
     Deadline,
 }
 
@@ -51,9 +55,19 @@ pub(crate) fn classify(facts: &Facts<'_>) -> (Outcome, u16) {
         End::Http { .. } => Outcome::HttpError,
         End::Error(_) => Outcome::RpcError,
         End::Result { is_error: true, .. } => Outcome::ToolError,
-        End::Result { result_type: Some("input_required"), .. } => Outcome::InputRequired,
-        End::Result { result_type: Some("task"), .. } => Outcome::TaskAccepted,
-        End::Result { result_type: None, task: true, .. } => Outcome::TaskAccepted,
+        End::Result {
+            result_type: Some("input_required"),
+            ..
+        } => Outcome::InputRequired,
+        End::Result {
+            result_type: Some("task"),
+            ..
+        } => Outcome::TaskAccepted,
+        End::Result {
+            result_type: None,
+            task: true,
+            ..
+        } => Outcome::TaskAccepted,
         End::Result { .. } => Outcome::Ok,
         End::Malformed => Outcome::Malformed,
         End::ServerGone => Outcome::ServerGone,
@@ -88,7 +102,9 @@ fn status(facts: &Facts<'_>, outcome: Outcome) -> u16 {
 /// Whether the reason of a cancellation says that time was over (`McpError: MCP error -32001: Request timed out`).
 pub(crate) fn speaks_of_time(reason: &str) -> bool {
     let reason = reason.to_ascii_lowercase();
-    ["timed out", "timeout", "time out", "deadline"].iter().any(|word| reason.contains(word))
+    ["timed out", "timeout", "time out", "deadline"]
+        .iter()
+        .any(|word| reason.contains(word))
 }
 
 #[cfg(test)]

@@ -65,12 +65,32 @@ fn what_is_not_mcp_is_said_so() {
     check(Source::Pipe, &noise(1 << 20), Some(Verdict::NotMcp), k64);
     let ciphertext = [b"\x16\x03\x01\x02\x00".as_slice(), &noise(1 << 20)].concat();
     check(Source::Tcp, &ciphertext, Some(Verdict::NotMcp), k64);
-    check(Source::Pipe, "a line of a log\n".repeat(10_000).as_bytes(), Some(Verdict::NotMcp), 2 * k64);
+    check(
+        Source::Pipe,
+        "a line of a log\n".repeat(10_000).as_bytes(),
+        Some(Verdict::NotMcp),
+        2 * k64,
+    );
     let lsp = "Content-Length: 52\r\n\r\n{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\",\"params\":{}}";
-    check(Source::Pipe, lsp.repeat(5_000).as_bytes(), Some(Verdict::NotMcp), 2 * k64);
+    check(
+        Source::Pipe,
+        lsp.repeat(5_000).as_bytes(),
+        Some(Verdict::NotMcp),
+        2 * k64,
+    );
     let acp = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\",\"params\":{\"protocolVersion\":1}}\n";
-    check(Source::Pipe, acp.repeat(5_000).as_bytes(), Some(Verdict::NotMcp), 300 << 10);
-    check(Source::Pipe, "{\"level\":\"info\"}\n".repeat(10_000).as_bytes(), Some(Verdict::NotMcp), 2 * k64);
+    check(
+        Source::Pipe,
+        acp.repeat(5_000).as_bytes(),
+        Some(Verdict::NotMcp),
+        300 << 10,
+    );
+    check(
+        Source::Pipe,
+        "{\"level\":\"info\"}\n".repeat(10_000).as_bytes(),
+        Some(Verdict::NotMcp),
+        2 * k64,
+    );
     let get = "GET / HTTP/1.1\r\nHost: h\r\n\r\n".repeat(1000);
     check(Source::Tcp, get.as_bytes(), Some(Verdict::HeadsOnly), 4096);
 }
@@ -93,19 +113,42 @@ fn between_calls(bytes: &[u8]) -> String {
 fn a_known_stream_survives() {
     let ok = "call tools/call a id=1 ok 200 10→20 stdio server";
     let check = |bytes: &[u8], between: &str| {
-        let expected = [ok, between, ok].into_iter().filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n");
-        assert_eq!(between_calls(bytes), expected, "{}", String::from_utf8_lossy(&bytes[..bytes.len().min(60)]));
+        let expected = [ok, between, ok]
+            .into_iter()
+            .filter(|line| !line.is_empty())
+            .collect::<Vec<_>>()
+            .join("\n");
+        assert_eq!(
+            between_calls(bytes),
+            expected,
+            "{}",
+            String::from_utf8_lossy(&bytes[..bytes.len().min(60)])
+        );
     };
     check(b"\n\r\n", "");
     check(b"starting up\n", "malformed stray_output from server");
     check(b"{}\n", "malformed not_json_rpc from server");
-    check(b"{\"jsonrpc\":\"2.0\",\"id\":true,\"result\":{}}\n", "malformed bad_id from server");
-    check(b"{\"jsonrpc\":\"2.0\",\"result\":{}}\n", "malformed not_json_rpc from server");
+    check(
+        b"{\"jsonrpc\":\"2.0\",\"id\":true,\"result\":{}}\n",
+        "malformed bad_id from server",
+    );
+    check(
+        b"{\"jsonrpc\":\"2.0\",\"result\":{}}\n",
+        "malformed not_json_rpc from server",
+    );
     check(b"{\"a\":\"\xff\xfe\"}\n", "malformed bad_utf8 from server");
     check(b"{\"a\":\n", "malformed bad_json from server");
     let deep = format!("{{\"a\":{}\n", "[".repeat(10_000));
     check(deep.as_bytes(), "malformed too_deep from server");
-    check(&[noise(300), b"\n".to_vec()].concat().iter().map(|byte| if *byte == b'\n' { 0 } else { *byte }).chain([b'\n']).collect::<Vec<_>>(), "malformed stray_output from server");
+    check(
+        &[noise(300), b"\n".to_vec()]
+            .concat()
+            .iter()
+            .map(|byte| if *byte == b'\n' { 0 } else { *byte })
+            .chain([b'\n'])
+            .collect::<Vec<_>>(),
+        "malformed stray_output from server",
+    );
 }
 
 #[test]
@@ -126,7 +169,10 @@ fn a_line_of_a_hundred_megabytes() {
     let told = scene.told();
     assert!(told.contains("id=1 ok 200 10→20 stdio server truncated"), "{told}");
     assert!(told.contains("lost stream_too_long"), "{told}");
-    assert!(told.ends_with("call tools/call a id=1 ok 200 10→20 stdio server"), "{told}");
+    assert!(
+        told.ends_with("call tools/call a id=1 ok 200 10→20 stdio server"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -152,8 +198,14 @@ fn http_that_breaks_the_rules() {
         assert_eq!(told.matches(call).count(), 2, "{told}");
         assert!(told.contains(expected), "{told}");
     };
-    check(&format!("GET / HTTP/1.1\r\n{}", "X-A: bbbbbbbbbb\r\n".repeat(70_000)), "malformed bad_http from client");
-    check("GET / HTTP/1.1\r\nContent-Length: -5\r\n\r\n", "malformed bad_http from client");
+    check(
+        &format!("GET / HTTP/1.1\r\n{}", "X-A: bbbbbbbbbb\r\n".repeat(70_000)),
+        "malformed bad_http from client",
+    );
+    check(
+        "GET / HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+        "malformed bad_http from client",
+    );
     check("GET / HTTP/1.1\r\nA: \u{1}\r\n\r\n", "malformed bad_http from client");
 }
 
@@ -161,8 +213,21 @@ fn http_that_breaks_the_rules() {
 fn a_chunk_size_out_of_bounds() {
     let mut scene = Scene::new();
     let (up, down) = scene.socket(1, 2, Source::Tcp);
-    scene.say(10, up, 20, &format!("POST /mcp HTTP/1.1\r\nMcp-Session-Id: x\r\nContent-Length: 76\r\n\r\n{:<76}", CALL.trim()));
-    scene.say(20, down, 10, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n");
+    scene.say(
+        10,
+        up,
+        20,
+        &format!(
+            "POST /mcp HTTP/1.1\r\nMcp-Session-Id: x\r\nContent-Length: 76\r\n\r\n{:<76}",
+            CALL.trim()
+        ),
+    );
+    scene.say(
+        20,
+        down,
+        10,
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
+    );
     scene.say(20, down, 10, "8000000000000000\r\n{}");
     let told = scene.told();
     assert!(told.contains("malformed bad_http from server"), "{told}");
@@ -184,7 +249,11 @@ fn a_hundred_thousand_half_messages() {
             scene.say(11, healthy.0, 21, CALL);
             scene.say(21, healthy.1, 11, RESULT);
             scene.wait(30 * MILLI);
-            lost += scene.outputs().iter().filter(|output| matches!(output, Output::Lost { .. })).count();
+            lost += scene
+                .outputs()
+                .iter()
+                .filter(|output| matches!(output, Output::Lost { .. }))
+                .count();
         }
     }
     scene.wait(1000 * MILLI);
@@ -193,4 +262,58 @@ fn a_hundred_thousand_half_messages() {
     assert_eq!(census.stream_evictions, lost as u64);
     assert!(census.stream_evictions >= 99_000 && census.streams_mcp == 2);
     assert_eq!(census.pending, 0);
+}
+
+#[test]
+fn more_requests_than_are_remembered() {
+    let mut scene = Scene::new();
+    let up = scene.pipe(1);
+    let more = 100;
+    let mut calls = (0, 0);
+    for id in 0..crate::protocol::matcher::MAX_PENDING + more {
+        let call = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/call\"}}\n");
+        scene.write(10, up, call.as_bytes());
+        if id % 1000 == 0 {
+            scene.wait(MILLI);
+        }
+    }
+    scene.wait(1000 * MILLI);
+    assert_eq!(scene.pipeline.census().request_evictions, more as u64);
+    scene.pipeline.finish(crate::protocol::event::Timestamp(scene.now));
+    for output in scene.outputs() {
+        let line = super::scene::line(&output).unwrap_or_default();
+        calls.0 += usize::from(line.starts_with("call "));
+        calls.1 += usize::from(line.starts_with("lost request_evicted"));
+    }
+    assert_eq!(calls, (crate::protocol::matcher::MAX_PENDING + more, more));
+}
+
+#[test]
+fn more_answers_without_request_than_are_held() {
+    let mut scene = Scene::new();
+    let (up, down) = (scene.pipe(1), scene.pipe(2));
+    scene.say(10, up, 20, CALL);
+    scene.say(20, down, 10, RESULT);
+    for id in 100..3000 {
+        scene.write(
+            20,
+            down,
+            format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{}}}}\n").as_bytes(),
+        );
+    }
+    scene.wait(30 * MILLI);
+    assert!(scene.pipeline.early.len() <= 1024);
+    assert_eq!(scene.told().matches("lost orphan_response").count(), 2900);
+}
+
+#[test]
+fn more_pipelined_requests_than_are_remembered() {
+    let mut scene = Scene::new();
+    let (up, down) = scene.socket(1, 2, Source::Tcp);
+    let get = "GET / HTTP/1.1\r\n\r\n".repeat(1000);
+    scene.write(10, up, get.as_bytes());
+    scene.wait(30 * MILLI);
+    let response = "HTTP/1.1 204 No Content\r\n\r\n".repeat(1000);
+    scene.write(20, down, response.as_bytes());
+    assert_eq!(scene.told(), "");
 }

@@ -43,20 +43,44 @@ fn json_answers_on_one_connection() {
     let mut scene = Scene::new();
     let (up, down) = connection(&mut scene, 1);
     let initialize = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18","clientInfo":{"name":"c","version":"1"}}}"#;
-    let answer = r#"{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-06-18","serverInfo":{"name":"s","version":"1"}}}"#;
+    let answer =
+        r#"{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-06-18","serverInfo":{"name":"s","version":"1"}}}"#;
     scene.say(10, up, 20, &post("/mcp", "", initialize));
     scene.say(20, down, 10, &json("200 OK", "Mcp-Session-Id: abc\r\n", answer));
     let session = "Mcp-Session-Id: abc\r\n";
-    scene.say(10, up, 20, &post("/mcp", session, r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#));
+    scene.say(
+        10,
+        up,
+        20,
+        &post(
+            "/mcp",
+            session,
+            r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
+        ),
+    );
     scene.say(20, down, 10, "HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n");
     scene.say(10, up, 20, &post("/mcp", session, &call(1)));
     scene.say(20, down, 10, &json("200 OK", "", &result(1)));
     scene.say(10, up, 20, &post("/mcp", session, &call(2)));
-    scene.say(20, down, 10, &json("404 Not Found", "", r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32001,"message":"x"}}"#));
+    scene.say(
+        20,
+        down,
+        10,
+        &json(
+            "404 Not Found",
+            "",
+            r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32001,"message":"x"}}"#,
+        ),
+    );
     scene.say(10, up, 20, &post("/mcp", session, &call(3)));
     scene.say(20, down, 10, "HTTP/1.1 503 No\r\nContent-Length: 4\r\n\r\nbusy");
     scene.say(10, up, 20, &post("/mcp", session, &call(4)));
-    scene.say(20, down, 10, "HTTP/1.1 401 No\r\nWWW-Authenticate: Bearer\r\nContent-Length: 0\r\n\r\n");
+    scene.say(
+        20,
+        down,
+        10,
+        "HTTP/1.1 401 No\r\nWWW-Authenticate: Bearer\r\nContent-Length: 0\r\n\r\n",
+    );
     scene.say(10, up, 20, &post("/mcp", session, &call(5)));
     scene.say(20, down, 10, &json("200 OK", "", "{oops"));
     assert_snapshot!(scene.told(), @r"
@@ -77,7 +101,8 @@ fn a_call_knows_its_session_and_peers() {
     let mut scene = Scene::new();
     let (up, down) = connection(&mut scene, 1);
     let initialize = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18","clientInfo":{"name":"c","version":"1"}}}"#;
-    let answer = r#"{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-06-18","serverInfo":{"name":"s","version":"1"}}}"#;
+    let answer =
+        r#"{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-06-18","serverInfo":{"name":"s","version":"1"}}}"#;
     scene.say(10, up, 20, &post("/mcp", "", initialize));
     scene.say(20, down, 10, &json("200 OK", "Mcp-Session-Id: abc\r\n", answer));
     let other = connection(&mut scene, 3);
@@ -102,7 +127,12 @@ fn event_stream_answers_cut_in_pieces() {
     scene.say(20, down, 10, &chunk("id: 1\ndata: \n\n"));
     let progress = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":1}}"#;
     scene.say(20, down, 10, &chunk(&format!("event: message\ndata: {progress}\n\n")));
-    scene.say(20, down, 10, &chunk("data: {\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"sampling/createMessage\"}\n\n"));
+    scene.say(
+        20,
+        down,
+        10,
+        &chunk("data: {\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"sampling/createMessage\"}\n\n"),
+    );
     let text = chunk(&format!("event: message\ndata: {}\n\n", result(1))) + "0\r\n\r\n";
     for piece in text.as_bytes().chunks(7) {
         scene.say(20, down, 10, std::str::from_utf8(piece).unwrap());
@@ -122,15 +152,54 @@ fn answers_on_another_connection() {
     let mut scene = Scene::new();
     let (get, events) = connection(&mut scene, 1);
     let (up, down) = connection(&mut scene, 3);
-    scene.say(10, get, 20, "GET /sse HTTP/1.1\r\nHost: h\r\nAccept: text/event-stream\r\n\r\n");
+    scene.say(
+        10,
+        get,
+        20,
+        "GET /sse HTTP/1.1\r\nHost: h\r\nAccept: text/event-stream\r\n\r\n",
+    );
     scene.say(20, events, 10, EVENTS);
-    scene.say(20, events, 10, &chunk("event: endpoint\ndata: /messages/?session_id=77\n\n"));
-    scene.say(10, up, 20, &post("/messages/?session_id=77", "", r#"{"jsonrpc":"2.0","id":0,"method":"ping"}"#));
-    scene.say(20, down, 10, "HTTP/1.1 202 Accepted\r\nContent-Length: 8\r\n\r\nAccepted");
-    scene.say(20, events, 10, &chunk(&format!("event: message\ndata: {}\n\n", result(0))));
+    scene.say(
+        20,
+        events,
+        10,
+        &chunk("event: endpoint\ndata: /messages/?session_id=77\n\n"),
+    );
+    scene.say(
+        10,
+        up,
+        20,
+        &post(
+            "/messages/?session_id=77",
+            "",
+            r#"{"jsonrpc":"2.0","id":0,"method":"ping"}"#,
+        ),
+    );
+    scene.say(
+        20,
+        down,
+        10,
+        "HTTP/1.1 202 Accepted\r\nContent-Length: 8\r\n\r\nAccepted",
+    );
+    scene.say(
+        20,
+        events,
+        10,
+        &chunk(&format!("event: message\ndata: {}\n\n", result(0))),
+    );
     scene.say(10, up, 20, &post("/messages/?session_id=77", "", &call(1)));
-    scene.say(20, events, 10, &chunk(&format!("event: message\ndata: {}\n\n", result(1))));
-    scene.say(20, down, 10, "HTTP/1.1 202 Accepted\r\nContent-Length: 8\r\n\r\nAccepted");
+    scene.say(
+        20,
+        events,
+        10,
+        &chunk(&format!("event: message\ndata: {}\n\n", result(1))),
+    );
+    scene.say(
+        20,
+        down,
+        10,
+        "HTTP/1.1 202 Accepted\r\nContent-Length: 8\r\n\r\nAccepted",
+    );
     assert_snapshot!(scene.told(), @r"
     call ping id=0 ok 200 10→20 http_sse server
     call tools/call add id=1 ok 200 10→20 http_sse server
@@ -145,9 +214,15 @@ fn one_call_after_two_hundred_rest_requests() {
     let body = "x".repeat(2000);
     for n in 0..200 {
         let (request, response) = if n % 3 == 0 {
-            (post("/rest", "", &format!("{{\"n\":\"{body}\"}}")), json("200 OK", "", &body))
+            (
+                post("/rest", "", &format!("{{\"n\":\"{body}\"}}")),
+                json("200 OK", "", &body),
+            )
         } else {
-            (format!("GET /rest/{n} HTTP/1.1\r\nHost: h\r\nCookie: {body}\r\n\r\n"), json("200 OK", "", &body))
+            (
+                format!("GET /rest/{n} HTTP/1.1\r\nHost: h\r\nCookie: {body}\r\n\r\n"),
+                json("200 OK", "", &body),
+            )
         };
         let muted = matches!(verdicts.last(), Some(Verdict::HeadsOnly));
         say_muted(&mut scene, up, &request, muted && n % 3 != 0);
@@ -205,7 +280,12 @@ fn a_server_that_closes_before_it_answers() {
     scene.say(10, up, 20, &post("/mcp", "", &call(1)));
     scene.close(20, 2);
     let (up, down) = connection(&mut scene, 3);
-    scene.say(10, up, 20, &post("/mcp", "MCP-Protocol-Version: 2026-07-28\r\n", &call(2)));
+    scene.say(
+        10,
+        up,
+        20,
+        &post("/mcp", "MCP-Protocol-Version: 2026-07-28\r\n", &call(2)),
+    );
     scene.say(20, down, 10, EVENTS);
     scene.close(10, 3);
     assert_snapshot!(scene.told(), @r"

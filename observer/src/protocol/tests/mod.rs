@@ -1,7 +1,7 @@
 //! The pipeline as a whole: bytes of processes in, readable lines out.
 
-mod http;
-mod stdio;
-mod scene;
 mod hostile;
+mod http;
 mod properties;
+mod scene;
+mod stdio;

@@ -9,16 +9,34 @@ use crate::protocol::observation::{Observation, Output};
 fn session(name: &str) -> Vec<(bool, String)> {
     let mut steps = Vec::new();
     for id in 0..5 {
-        steps.push((true, format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/call\",\"params\":{{\"name\":\"{name}{id}\"}}}}\n")));
-        steps.push((false, format!("{{\"result\":{{\"content\":[]}},\"jsonrpc\":\"2.0\",\"id\":{id}}}\n")));
+        steps.push((
+            true,
+            format!(
+                "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/call\",\"params\":{{\"name\":\"{name}{id}\"}}}}\n"
+            ),
+        ));
+        steps.push((
+            false,
+            format!("{{\"result\":{{\"content\":[]}},\"jsonrpc\":\"2.0\",\"id\":{id}}}\n"),
+        ));
     }
     steps
 }
 
 fn http(steps: &[(bool, String)]) -> Vec<(bool, String)> {
     let dress = |(client, body): &(bool, String)| {
-        let head = if *client { "POST /mcp HTTP/1.1" } else { "HTTP/1.1 200 OK" };
-        (*client, format!("{head}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
+        let head = if *client {
+            "POST /mcp HTTP/1.1"
+        } else {
+            "HTTP/1.1 200 OK"
+        };
+        (
+            *client,
+            format!(
+                "{head}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            ),
+        )
     };
     steps.iter().map(dress).collect()
 }
@@ -128,6 +146,7 @@ proptest! {
         for (client, piece) in &pieces {
             if !piece.is_empty() {
                 scene.write(10, if *client { up } else { down }, piece);
+                scene.wait(30 * MILLI);
             }
         }
         finish(&mut scene);

@@ -27,8 +27,6 @@ pub(super) struct Scene {
     pub(super) pipeline: Pipeline,
     pub(super) now: u64,
     positions: HashMap<Line, u64>,
-    /// Bytes that were put in with their first telling.
-    pub(super) given: u64,
 }
 
 impl Scene {
@@ -41,7 +39,6 @@ impl Scene {
             pipeline: Pipeline::new(limits),
             now: 1_000 * MILLI,
             positions: HashMap::new(),
-            given: 0,
         }
     }
 
@@ -84,7 +81,6 @@ impl Scene {
         let key = match line {
             Line::Pipe(key) | Line::Socket(key, _) => key,
         };
-        self.given += bytes.len() as u64;
         self.data(pid, line, key, Direction::Sent, bytes, span, missing);
     }
 
@@ -97,7 +93,16 @@ impl Scene {
     }
 
     #[expect(clippy::too_many_arguments, reason = "one record has that many sides")]
-    fn data(&mut self, pid: u32, line: Line, key: u64, direction: Direction, bytes: &[u8], span: usize, missing: Missing) {
+    fn data(
+        &mut self,
+        pid: u32,
+        line: Line,
+        key: u64,
+        direction: Direction,
+        bytes: &[u8],
+        span: usize,
+        missing: Missing,
+    ) {
         let at = self.positions.entry(line).or_default();
         let span = span as u64;
         let position = if direction == Direction::Sent {
@@ -176,7 +181,10 @@ impl Scene {
     pub(super) fn hold(&mut self, pid: u32, ends: &[(u64, Direction)]) {
         self.pipeline.handle_event(Event::Holder(Holder {
             pid: Pid(pid),
-            ends: ends.iter().map(|(key, direction)| (StreamKey(*key), *direction)).collect(),
+            ends: ends
+                .iter()
+                .map(|(key, direction)| (StreamKey(*key), *direction))
+                .collect(),
             time: Timestamp(self.now),
         }));
     }
@@ -184,6 +192,16 @@ impl Scene {
     pub(super) fn wait(&mut self, nanoseconds: u64) {
         self.now += nanoseconds;
         self.pipeline.handle_timeout(Timestamp(self.now));
+        self.audit();
+    }
+
+    /// given == used + lost + held, for every flow.
+    fn audit(&self) {
+        for (_, link) in self.pipeline.streams.iter() {
+            for flow in &link.flows {
+                assert!(flow.is_balanced(), "{flow:?}");
+            }
+        }
     }
 
     pub(super) fn outputs(&mut self) -> Vec<Output> {
@@ -223,8 +241,15 @@ pub(super) fn line(output: &Output) -> Option<String> {
             Observation::Notification { method, from, .. } => format!("notification {method} from {}", side(*from)),
             Observation::ServerRequest { method, .. } => format!("server request {method}"),
             Observation::Malformed { from, reason, .. } => format!("malformed {} from {}", reason.name(), side(*from)),
-            Observation::Server { parties, protocol_version } => {
-                format!("server {} {}", name(&parties.server), protocol_version.as_deref().unwrap_or("-"))
+            Observation::Server {
+                parties,
+                protocol_version,
+            } => {
+                format!(
+                    "server {} {}",
+                    name(&parties.server),
+                    protocol_version.as_deref().unwrap_or("-")
+                )
             }
             Observation::Subscription { change, .. } => format!("subscription {change}"),
             Observation::PeerExit { pid, code, .. } => format!("exit {} {code}", pid.0),
@@ -234,7 +259,10 @@ pub(super) fn line(output: &Output) -> Option<String> {
 }
 
 fn name(party: &Party) -> &str {
-    party.implementation.as_ref().map_or("-", |implementation| &implementation.name)
+    party
+        .implementation
+        .as_ref()
+        .map_or("-", |implementation| &implementation.name)
 }
 
 fn call_line(call: &Call) -> String {
@@ -242,7 +270,9 @@ fn call_line(call: &Call) -> String {
     let mut line = format!(
         "call {}{} id={} {} {} {}→{} {} {}",
         call.method,
-        call.target.as_ref().map_or(String::new(), |target| format!(" {target}")),
+        call.target
+            .as_ref()
+            .map_or(String::new(), |target| format!(" {target}")),
         call.id,
         call.outcome.name(),
         call.status,

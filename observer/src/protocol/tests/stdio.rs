@@ -39,13 +39,28 @@ fn a_session_on_two_pipes() {
     let mut scene = Scene::new();
     let (up, down) = two_pipes(&mut scene);
     handshake(&mut scene, (up, down), 10, 20);
-    scene.say(10, up, 20, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}\n");
+    scene.say(
+        10,
+        up,
+        20,
+        "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}\n",
+    );
     scene.say(10, up, 20, &call("1", "add"));
     scene.say(20, down, 10, &result("1"));
     scene.say(10, up, 20, &call("\"1\"", "fail"));
-    scene.say(20, down, 10, "{\"jsonrpc\":\"2.0\",\"id\":\"1\",\"result\":{\"content\":[],\"isError\":true}}\n");
+    scene.say(
+        20,
+        down,
+        10,
+        "{\"jsonrpc\":\"2.0\",\"id\":\"1\",\"result\":{\"content\":[],\"isError\":true}}\n",
+    );
     scene.say(10, up, 20, "{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"vendor/x\"}\n");
-    scene.say(20, down, 10, "{\"jsonrpc\":\"2.0\",\"id\":3,\"error\":{\"code\":-32601,\"message\":\"no\"}}\n");
+    scene.say(
+        20,
+        down,
+        10,
+        "{\"jsonrpc\":\"2.0\",\"id\":3,\"error\":{\"code\":-32601,\"message\":\"no\"}}\n",
+    );
     assert_snapshot!(scene.told(), @r#"
     server weather 2025-11-25
     call initialize id=0 ok 200 10→20 stdio server
@@ -92,14 +107,19 @@ fn times_of_both_ends() {
     assert_eq!(timing.duration, 5 * MILLI + 100_000);
     assert_eq!(timing.client_duration, Some(6 * MILLI + 300_000));
     assert_eq!(timing.first_byte, Some(5 * MILLI + 80_000));
-    assert_eq!((calls[0].request_bytes, calls[0].response_bytes), (request.len() as u64 - 1, answer.len() as u64 - 1));
+    assert_eq!(
+        (calls[0].request_bytes, calls[0].response_bytes),
+        (request.len() as u64 - 1, answer.len() as u64 - 1)
+    );
     assert!(calls[0].target_known);
 }
 
 #[test]
 fn two_hundred_clients_with_equal_ids() {
     let mut scene = Scene::new();
-    let sessions: Vec<(Line, Line, u32)> = (0..200).map(|n| (scene.pipe(2 * n + 1), scene.pipe(2 * n + 2), n as u32)).collect();
+    let sessions: Vec<(Line, Line, u32)> = (0..200_u32)
+        .map(|n| (scene.pipe(2 * u64::from(n) + 1), scene.pipe(2 * u64::from(n) + 2), n))
+        .collect();
     for &(up, _, n) in &sessions {
         scene.say(1000, up, 2000 + n, &call("0", &format!("tool{n}")));
     }
@@ -157,7 +177,12 @@ fn server_requests_cancellations_and_late_answers() {
     let mut scene = Scene::new();
     let (up, down) = two_pipes(&mut scene);
     handshake(&mut scene, (up, down), 10, 20);
-    scene.say(20, down, 10, "{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"roots/list\"}\n");
+    scene.say(
+        20,
+        down,
+        10,
+        "{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"roots/list\"}\n",
+    );
     scene.say(10, up, 20, "{\"jsonrpc\":\"2.0\",\"id\":0,\"result\":{\"roots\":[]}}\n");
     scene.say(10, up, 20, &call("1", "slow"));
     scene.say(
@@ -168,7 +193,12 @@ fn server_requests_cancellations_and_late_answers() {
     );
     scene.say(20, down, 10, &result("1"));
     scene.say(10, up, 20, &call("2", "slow"));
-    scene.say(10, up, 20, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":2}}\n");
+    scene.say(
+        10,
+        up,
+        20,
+        "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":2}}\n",
+    );
     scene.say(20, down, 10, &result("99"));
     assert_snapshot!(scene.told(), @r"
     server weather 2025-11-25
@@ -227,17 +257,37 @@ fn unanswered_at_the_deadline() {
 fn negotiation() {
     let mut scene = Scene::new();
     let (up, down) = two_pipes(&mut scene);
-    scene.say(10, up, 20, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"server/discover\"}\n");
-    scene.say(20, down, 10, "{\"jsonrpc\":\"2.0\",\"id\":1,\"error\":{\"code\":-32601,\"message\":\"?\"}}\n");
+    scene.say(
+        10,
+        up,
+        20,
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"server/discover\"}\n",
+    );
+    scene.say(
+        20,
+        down,
+        10,
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"error\":{\"code\":-32601,\"message\":\"?\"}}\n",
+    );
     let list = |id: u32, version: &str| {
         format!(
             "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/list\",\"params\":{{\"_meta\":{{\"io.modelcontextprotocol/protocolVersion\":\"{version}\"}}}}}}\n"
         )
     };
     scene.say(10, up, 20, &list(2, "2027-01-01"));
-    scene.say(20, down, 10, "{\"jsonrpc\":\"2.0\",\"id\":2,\"error\":{\"code\":-32022,\"message\":\"?\"}}\n");
+    scene.say(
+        20,
+        down,
+        10,
+        "{\"jsonrpc\":\"2.0\",\"id\":2,\"error\":{\"code\":-32022,\"message\":\"?\"}}\n",
+    );
     scene.say(10, up, 20, &list(3, "2026-07-28"));
-    scene.say(20, down, 10, "{\"jsonrpc\":\"2.0\",\"id\":3,\"error\":{\"code\":-32022,\"message\":\"?\"}}\n");
+    scene.say(
+        20,
+        down,
+        10,
+        "{\"jsonrpc\":\"2.0\",\"id\":3,\"error\":{\"code\":-32022,\"message\":\"?\"}}\n",
+    );
     assert_snapshot!(scene.told(), @r"
     call server/discover id=1 negotiation 404 10→20 stdio server
     call tools/list id=2 negotiation 400 10→20 stdio server
@@ -252,7 +302,13 @@ fn a_large_answer_with_its_middle_lost() {
     let (up, down) = two_pipes(&mut scene);
     scene.say(10, up, 20, &call("1", "big"));
     let head = format!("{{\"result\":{{\"content\":[{{\"text\":\"{}", "x".repeat(1000));
-    scene.write_span(20, down, head.as_bytes(), head.len() + 5000, Missing::Lost(DropReason::CallTooLong));
+    scene.write_span(
+        20,
+        down,
+        head.as_bytes(),
+        head.len() + 5000,
+        Missing::Lost(DropReason::CallTooLong),
+    );
     scene.write(20, down, b"xxx\"}]},\"jsonrpc\":\"2.0\",\"id\":1}\n");
     scene.say(10, up, 20, &call("2", "add"));
     scene.say(20, down, 10, &result("2"));

@@ -78,12 +78,24 @@ pub(super) enum Framing {
 }
 
 const STARTS: &[&[u8]] = &[
-    b"HTTP/1.", b"POST ", b"GET ", b"DELETE ", b"PUT ", b"HEAD ", b"OPTIONS ", b"PATCH ", b"CONNECT ", b"TRACE ",
+    b"HTTP/1.",
+    b"POST ",
+    b"GET ",
+    b"DELETE ",
+    b"PUT ",
+    b"HEAD ",
+    b"OPTIONS ",
+    b"PATCH ",
+    b"CONNECT ",
+    b"TRACE ",
 ];
 
 /// Whether bytes begin like an HTTP/1 message, or are too few to tell.
 pub(crate) fn begins_message(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && STARTS.iter().any(|start| bytes.starts_with(start) || start.starts_with(bytes))
+    !bytes.is_empty()
+        && STARTS
+            .iter()
+            .any(|start| bytes.starts_with(start) || start.starts_with(bytes))
 }
 
 /// Whether bytes begin like a chunk: up to 8 hexadecimal digits, then a line end.
@@ -178,7 +190,11 @@ impl Facts {
             11 if is("traceparent") => self.traceparent = keep(),
             _ => {}
         }
-        if field.name.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("mcp-")) {
+        if field
+            .name
+            .get(..4)
+            .is_some_and(|start| start.eq_ignore_ascii_case("mcp-"))
+        {
             self.proves_mcp = true;
             if is("mcp-session-id") {
                 self.session = keep();
@@ -195,7 +211,9 @@ impl Facts {
             Some(rest) => rest.split_at(rest.find('/').unwrap_or(rest.len())),
             None => ("", target),
         };
-        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let (path, query) = target
+            .split_once('?')
+            .map_or((target, None), |(path, query)| (path, Some(query)));
         RequestHead {
             verb: match method {
                 "GET" => Verb::Get,
@@ -207,7 +225,11 @@ impl Facts {
             },
             path: cut(path, MAX_VALUE).into(),
             query: query.map(|query| cut(query, MAX_VALUE).into()),
-            authority: if authority.is_empty() { self.authority.clone() } else { Some(cut(authority, MAX_VALUE).into()) },
+            authority: if authority.is_empty() {
+                self.authority.clone()
+            } else {
+                Some(cut(authority, MAX_VALUE).into())
+            },
             user_agent: self.user_agent.clone(),
             session: self.session.clone(),
             version: self.version.clone(),
