@@ -10,7 +10,7 @@ use super::matcher::Slot;
 use super::mcp::call::{Doom, Pending};
 use super::mcp::outcome::End;
 use super::mcp::peer::PeerKey;
-use super::observation::{Observation, Output, Side};
+use super::observation::{Observation, Output, Side, Vantage};
 use super::stream::{FlowId, LinkId};
 
 impl Pipeline {
@@ -18,8 +18,10 @@ impl Pipeline {
         if self.streams.find(opened.key).is_none() {
             self.make_room();
         }
-        let (id, halved) = self.streams.open(opened);
-        drop(halved);
+        let (id, gone) = self.streams.open(opened);
+        if let Some(gone) = gone {
+            self.drop_second_sight(gone);
+        }
         let Some(link) = self.streams.link(id) else {
             return;
         };
@@ -28,6 +30,17 @@ impl Pipeline {
             && let Some(peer) = opened.peer
         {
             self.outputs.push_back(Output::Verdict(peer, told));
+        }
+    }
+
+    /// Calls seen on what turned out to be the other half of a stream are the other view of calls counted there.
+    fn drop_second_sight(&mut self, gone: LinkId) {
+        for slot in self.matcher.slots() {
+            if let Some(pending) = self.matcher.get_mut(slot).filter(|pending| pending.flow.link == gone) {
+                pending.parties.vantage = Vantage::Hop;
+                self.end(slot, &Ended::without_answer(End::Deadline, None), None);
+                self.emit(slot);
+            }
         }
     }
 

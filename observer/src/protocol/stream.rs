@@ -87,6 +87,19 @@ impl Crew {
         self.holding.retain(|other| *other != pid);
     }
 
+    fn join(&mut self, other: &Self) {
+        for pid in &other.acting {
+            self.act(*pid);
+        }
+        for pid in &other.holding {
+            self.hold(*pid);
+        }
+    }
+
+    fn everyone(&self) -> impl Iterator<Item = Pid> {
+        self.acting.iter().chain(&self.holding).copied()
+    }
+
     /// Who acted last.
     pub(crate) fn actor(&self) -> Option<Pid> {
         self.acting.last().copied()
@@ -287,39 +300,56 @@ impl Streams {
         (id, 0)
     }
 
-    /// Takes in what a stream is. Returns the link, and another one that turned out to be its other half and is now gone.
-    pub(crate) fn open(&mut self, opened: &Opened) -> (LinkId, Option<Box<Link>>) {
+    /// Takes in what a stream is. Returns its link, and another one that turned out to be its other half and is now gone.
+    pub(crate) fn open(&mut self, opened: &Opened) -> (LinkId, Option<LinkId>) {
         let (id, end) = self.find_or_make(opened.key);
         if let Some(link) = self.link_mut(id) {
             link.learn(opened, end);
         }
-        let halved = opened.peer.and_then(|peer| self.join(id, end, peer));
-        (id, halved)
+        match opened.peer {
+            Some(peer) => self.join(id, end, peer),
+            None => (id, None),
+        }
     }
 
-    /// Makes `peer` the other end of a link; a link that `peer` had of its own is given back.
-    fn join(&mut self, id: LinkId, end: usize, peer: StreamKey) -> Option<Box<Link>> {
-        let link = self.link_mut(id)?;
-        if link.ends[1 - end].key == Some(peer) {
-            return None;
-        }
-        link.ends[1 - end].key = Some(peer);
-        let old = self.keys.insert(peer, (id, 1 - end));
-        let (old, old_end) = old.filter(|(old, _)| *old != id)?;
-        let mut halved = self.take(old)?;
-        let link = self.link_mut(id)?;
-        let learned = std::mem::take(&mut halved.ends[old_end]);
-        let known = &mut link.ends[1 - end];
-        known.address = known.address.or(learned.address);
-        known.netns = known.netns.max(learned.netns);
-        // The half that saw bytes goes on; the other has at most told who and when.
-        for side in 0..2 {
-            let theirs = if end == old_end { 1 - side } else { side };
-            if link.flows[side].assembler.next().is_none() && halved.flows[theirs].assembler.next().is_some() {
-                std::mem::swap(&mut link.flows[side], &mut halved.flows[theirs]);
+    /// Makes `peer` the other end of a link.
+    ///
+    /// Where `peer` has a link of its own, the half that has seen bytes goes on and takes in the other, which has at most told
+    /// who and when. Where both have, bytes were told twice: the half that is joined to goes on.
+    fn join(&mut self, id: LinkId, end: usize, peer: StreamKey) -> (LinkId, Option<LinkId>) {
+        let Some((other, other_end)) = self.find(peer).filter(|(other, _)| *other != id) else {
+            if let Some(link) = self.link_mut(id) {
+                link.ends[1 - end].key = Some(peer);
+                self.keys.insert(peer, (id, 1 - end));
             }
+            return (id, None);
+        };
+        let seen = |id| {
+            self.link(id)
+                .is_some_and(|link| link.flows.iter().any(|flow| flow.assembler.next().is_some()))
+        };
+        let (kept, kept_end, gone, gone_end) = if seen(other) {
+            (other, other_end, id, end)
+        } else {
+            (id, end, other, other_end)
+        };
+        let Some(mut half) = self.take(gone) else {
+            return (id, None);
+        };
+        let Some(link) = self.link_mut(kept) else {
+            return (id, None);
+        };
+        let key = half.ends[gone_end].key;
+        link.absorb(kept_end, &mut half, gone_end);
+        self.keys.extend(key.map(|key| (key, (kept, 1 - kept_end))));
+        for pid in half
+            .flows
+            .iter()
+            .flat_map(|flow| flow.writers.everyone().chain(flow.readers.everyone()))
+        {
+            self.remember(pid, kept);
         }
-        Some(halved)
+        (kept, Some(gone))
     }
 
     /// Which flow a record speaks of, and from which side.
@@ -455,6 +485,27 @@ impl Link {
             mcp: false,
             told: Verdict::Undecided,
             active: Timestamp(0),
+        }
+    }
+
+    /// Takes in another half, whose end `their_end` is the other end of this link's `end`.
+    fn absorb(&mut self, end: usize, half: &mut Self, their_end: usize) {
+        let theirs = std::mem::take(&mut half.ends[their_end]);
+        let known = &mut self.ends[1 - end];
+        known.key = theirs.key;
+        known.address = known.address.or(theirs.address);
+        known.netns = known.netns.max(theirs.netns);
+        known.closed = theirs.closed;
+        for side in 0..2 {
+            let their_side = if 1 - end == their_end { side } else { 1 - side };
+            let (flow, other) = (&mut self.flows[side], &mut half.flows[their_side]);
+            flow.writers.join(&other.writers);
+            flow.readers.join(&other.readers);
+            if flow.assembler.next().is_none() && other.assembler.next().is_some() {
+                std::mem::swap(flow, other);
+                flow.writers.join(&other.writers);
+                flow.readers.join(&other.readers);
+            }
         }
     }
 

@@ -172,6 +172,9 @@ impl Pipeline {
 
     /// `CallBegan`, once, as soon as the server is known or will not be.
     pub(crate) fn tell(&mut self, slot: Slot) {
+        if self.matcher.get(slot).is_none_or(|pending| pending.told) {
+            return;
+        }
         self.refresh_parties(slot);
         let Some(pending) = self.matcher.get_mut(slot).filter(|pending| !pending.told) else {
             return;

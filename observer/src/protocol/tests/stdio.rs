@@ -317,3 +317,61 @@ fn a_large_answer_with_its_middle_lost() {
     call tools/call add id=2 ok 200 10→20 stdio server
     ");
 }
+
+#[test]
+fn the_other_end_is_told_after_the_first_request() {
+    let mut scene = Scene::new();
+    scene.open(1, None, Source::Unix);
+    let (up, down) = (Line::Socket(1, 2), Line::Socket(2, 1));
+    let request = call("1", "add");
+    scene.write(10, up, request.as_bytes());
+    scene.wait(30 * MILLI);
+    scene.open(2, Some(1), Source::Unix);
+    scene.read(20, up, request.len());
+    scene.say(20, down, 10, &result("1"));
+    scene.open(1, Some(2), Source::Unix);
+    scene.say(10, up, 20, &call("2", "add"));
+    scene.say(20, down, 10, &result("2"));
+    assert_snapshot!(scene.told(), @r"
+    call tools/call add id=1 ok 200 10→20 stdio server
+    call tools/call add id=2 ok 200 10→20 stdio server
+    ");
+}
+
+#[test]
+fn both_halves_saw_bytes_before_they_were_joined() {
+    let mut scene = Scene::new();
+    scene.open(1, None, Source::Unix);
+    scene.open(2, None, Source::Unix);
+    let (up, down) = (Line::Socket(1, 2), Line::Socket(2, 1));
+    let request = call("1", "add");
+    scene.write(10, up, request.as_bytes());
+    let read = Scene::now_data(&scene, 20, up, &request);
+    scene.pipeline.handle_event(read);
+    scene.wait(30 * MILLI);
+    scene.open(2, Some(1), Source::Unix);
+    scene.say(20, down, 10, &result("1"));
+    let told = scene.told();
+    assert!(
+        told.contains("call tools/call add id=1 unanswered 504 ?→20 stdio hop"),
+        "{told}"
+    );
+    assert!(
+        told.contains("call tools/call add id=1 ok 200 10→20 stdio server"),
+        "{told}"
+    );
+}
+
+#[test]
+fn streams_whose_opening_was_not_told() {
+    let mut scene = Scene::new();
+    let (up, down) = (Line::Pipe(1), Line::Pipe(2));
+    handshake(&mut scene, (up, down), 10, 20);
+    scene.say(10, up, 20, &call("1", "add"));
+    scene.say(20, down, 10, &result("1"));
+    assert_snapshot!(scene.told(), @r"
+    server weather 2025-11-25
+    call initialize id=0 ok 200 10→20 stdio server
+    call tools/call add id=1 ok 200 10→20 stdio server
+    ");
+}
