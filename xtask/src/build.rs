@@ -58,6 +58,7 @@ pub(crate) fn kernel_object(cache: &Cache) -> Result<PathBuf> {
         "-Cdebuginfo=2",
         "-Clink-arg=--btf",
         &format!("--cfg=bpf_target_arch=\"{ARCH}\""),
+        "--check-cfg=cfg(bpf_target_arch,values(\"x86_64\",\"aarch64\"))",
     ]
     .join("\x1f");
     shell::stream(

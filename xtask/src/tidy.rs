@@ -69,7 +69,13 @@ const LAYERS: [Layer; 6] = [
     Layer {
         place: "observer/src/sink",
         never: &["crate::capture", "crate::protocol", "crate::daemon", "crate::cli"],
-        but: &["crate::protocol::observation"],
+        // What is observed, and the plain values it is made of.
+        but: &[
+            "crate::protocol::observation",
+            "crate::protocol::event::DropReason",
+            "crate::protocol::event::Pid",
+            "crate::protocol::event::Timestamp",
+        ],
     },
     Layer {
         place: "observer-common/src",

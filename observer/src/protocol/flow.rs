@@ -32,7 +32,10 @@ impl Pipeline {
             At::Writer => flow.written.note(mark),
             At::Reader => flow.read.note(mark),
         }
-        if !matches!(flow.framer, Framer::Ignore) {
+        flow.ledger.given += data.bytes.len() as u64;
+        if matches!(flow.framer, Framer::Ignore) {
+            flow.ledger.used += data.bytes.len() as u64;
+        } else {
             flow.assembler.insert(start, data.span, data.bytes, data.missing, now);
         }
         if muted {
@@ -81,6 +84,9 @@ impl Pipeline {
                 }
             }
             if let Some(flow) = self.streams.flow_mut(flow_id) {
+                if let (Framer::Ignore, Chunk::Bytes { bytes, .. }) = (&flow.framer, &chunk) {
+                    flow.ledger.used += bytes.len() as u64;
+                }
                 flow.framer.feed(chunk);
             }
             self.step(flow_id);
@@ -98,6 +104,10 @@ impl Pipeline {
                 return;
             };
             let step = flow.framer.step(max_bytes);
+            flow.ledger.used += flow.framer.take_used();
+            if let Step::Lost { bytes, .. } = step {
+                flow.ledger.lost += bytes;
+            }
             let http = matches!(flow.framer, Framer::Http(_));
             if http && self.reject(flow_id) {
                 continue;
@@ -122,6 +132,7 @@ impl Pipeline {
         let Some((start, bytes)) = http.take_rejected() else {
             return false;
         };
+        flow.ledger.used += flow.framer.take_used();
         flow.framer = Framer::default();
         flow.framer.feed(Chunk::Bytes {
             start,

@@ -5,11 +5,12 @@ use super::conversation::Ended;
 use super::event::{
     Closed, Direction, DropReason, Holder, Opened, Pid, Process, ProcessChange, Source, Timestamp, Verdict,
 };
+use super::framing::Framer;
 use super::matcher::Slot;
 use super::mcp::call::{Doom, Pending};
 use super::mcp::outcome::End;
 use super::mcp::peer::PeerKey;
-use super::observation::{Observation, Output, Side};
+use super::observation::{Observation, Output, Side, Vantage};
 use super::stream::{FlowId, LinkId};
 
 impl Pipeline {
@@ -17,8 +18,10 @@ impl Pipeline {
         if self.streams.find(opened.key).is_none() {
             self.make_room();
         }
-        let (id, halved) = self.streams.open(opened);
-        drop(halved);
+        let (id, gone) = self.streams.open(opened);
+        if let Some(gone) = gone {
+            self.drop_second_sight(gone);
+        }
         let Some(link) = self.streams.link(id) else {
             return;
         };
@@ -27,6 +30,17 @@ impl Pipeline {
             && let Some(peer) = opened.peer
         {
             self.outputs.push_back(Output::Verdict(peer, told));
+        }
+    }
+
+    /// Calls seen on what turned out to be the other half of a stream are the other view of calls counted there.
+    fn drop_second_sight(&mut self, gone: LinkId) {
+        for slot in self.matcher.slots() {
+            if let Some(pending) = self.matcher.get_mut(slot).filter(|pending| pending.flow.link == gone) {
+                pending.parties.vantage = Vantage::Hop;
+                self.end(slot, &Ended::without_answer(End::Deadline, None), None);
+                self.emit(slot);
+            }
         }
     }
 
@@ -132,9 +146,16 @@ impl Pipeline {
         flow.ended = true;
         flow.framer.finish();
         self.drive(flow_id);
-        let left = self.streams.flow(flow_id).map_or(0, super::stream::Flow::held_bytes);
-        if left > 0 && self.streams.link(flow_id.link).is_some_and(|link| link.mcp) {
-            self.lose(DropReason::CutShort, left as u64);
+        let mcp = self.streams.link(flow_id.link).is_some_and(|link| link.mcp);
+        let Some(flow) = self.streams.flow_mut(flow_id) else {
+            return;
+        };
+        let left = flow.framer.held_bytes() as u64;
+        flow.reframe(Framer::Ignore);
+        flow.ledger.used -= left;
+        flow.ledger.lost += left;
+        if left > 0 && mcp {
+            self.lose(DropReason::CutShort, left);
         }
     }
 

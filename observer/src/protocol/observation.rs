@@ -6,6 +6,10 @@ use super::event::{DropReason, Pid, StreamKey, Timestamp, Verdict};
 
 /// One thing that comes out of the pipeline.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "observations are the rule, and are handed on at once"
+)]
 pub enum Output {
     /// Something about MCP, for the sinks.
     Observation(Observation),

@@ -21,6 +21,7 @@ pub(crate) struct Queue {
     events: Vec<Event>,
     bytes: usize,
     sorted: bool,
+    earliest: Option<Timestamp>,
 }
 
 impl Queue {
@@ -28,7 +29,9 @@ impl Queue {
         if let Event::Data(data) = &event {
             self.bytes += data.bytes.len();
         }
-        self.sorted = self.events.is_empty();
+        self.sorted = false;
+        let time = event.time();
+        self.earliest = Some(self.earliest.map_or(time, |earliest| earliest.min(time)));
         self.events.push(event);
     }
 
@@ -59,11 +62,7 @@ impl Queue {
 
     /// When the oldest is due.
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
-        self.events
-            .iter()
-            .map(Event::time)
-            .min()
-            .map(|time| time.plus(ORDER_WAIT))
+        self.earliest.map(|time| time.plus(ORDER_WAIT))
     }
 
     fn sort(&mut self) {
@@ -81,6 +80,44 @@ impl Queue {
             _ => 0,
         };
         self.bytes -= taken.iter().map(bytes_of).sum::<usize>();
+        self.earliest = self.events.first().map(Event::time);
         taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::event::{Holder, Pid};
+
+    fn at(time: u64) -> Event {
+        Event::Holder(Holder {
+            pid: Pid(1),
+            ends: Vec::new(),
+            time: Timestamp(time),
+        })
+    }
+
+    #[test]
+    fn orders_what_is_old_enough() {
+        let mut queue = Queue::default();
+        for time in [5, 3, ORDER_WAIT + 9, 4] {
+            queue.push(at(time));
+        }
+        assert_eq!(queue.next_due(), Some(Timestamp(3 + ORDER_WAIT)));
+        assert_eq!(queue.take_until(Timestamp(ORDER_WAIT + 4)), [at(3), at(4)]);
+        assert_eq!(queue.take_all(), [at(5), at(ORDER_WAIT + 9)]);
+        assert_eq!(queue.next_due(), None);
+    }
+
+    #[test]
+    fn is_full_at_its_bound() {
+        let mut queue = Queue::default();
+        for time in 0..MAX_EVENTS as u64 {
+            assert!(!queue.is_full());
+            queue.push(at(time));
+        }
+        assert!(queue.is_full());
+        assert_eq!(queue.take_older_half().len(), MAX_EVENTS / 2);
     }
 }

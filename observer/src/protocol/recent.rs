@@ -60,6 +60,7 @@ impl<K: Hash + Eq + Clone, V> Recent<K, V> {
         self.entries.remove(key)
     }
 
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }

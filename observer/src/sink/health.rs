@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 /// A loop that has not turned for this long is stuck.
 const STUCK: Duration = Duration::from_secs(5);
 
+/// How long loading and attaching may take before the first turn: old kernels on slow machines verify for a while.
+const STARTUP: Duration = Duration::from_secs(60);
+
 /// Written by the loop, read by the endpoints.
 #[derive(Debug)]
 pub struct Health {
     began: Instant,
-    /// Milliseconds after `began` of the loop's last turn.
+    /// Milliseconds after `began` of the loop's last turn; 0 before the first.
     turned: AtomicU64,
     /// Why the daemon is not ready; `None` when it is.
     obstacle: Mutex<Option<String>>,
@@ -30,7 +33,7 @@ impl Health {
 
     /// The loop turned.
     pub fn turn(&self) {
-        self.turned.store(self.now(), Ordering::Relaxed);
+        self.turned.store(self.now().max(1), Ordering::Relaxed);
     }
 
     /// Says why the daemon is not ready, or with `None` that it is.
@@ -41,8 +44,10 @@ impl Health {
     /// Why the daemon counts as dead; `None` while the loop turns.
     #[must_use]
     pub fn dead(&self) -> Option<String> {
-        let still = Duration::from_millis(self.now().saturating_sub(self.turned.load(Ordering::Relaxed)));
-        (still >= STUCK).then(|| format!("the loop has not turned for {} s", still.as_secs()))
+        let turned = self.turned.load(Ordering::Relaxed);
+        let patience = if turned == 0 { STARTUP } else { STUCK };
+        let still = Duration::from_millis(self.now().saturating_sub(turned));
+        (still >= patience).then(|| format!("the loop has not turned for {} s", still.as_secs()))
     }
 
     /// Why the daemon does not see what it should; `None` when it does.
@@ -80,7 +85,9 @@ mod tests {
         assert_eq!(health.unready(), None);
         if let Some(earlier) = health.began.checked_sub(STUCK * 2) {
             health.began = earlier;
-            assert_eq!(health.unready().as_deref(), Some("the loop has not turned for 10 s"));
+            assert_eq!(health.dead(), None, "it is still starting");
+            health.turned = AtomicU64::new(1);
+            assert_eq!(health.unready().as_deref(), Some("the loop has not turned for 9 s"));
             health.turn();
             assert_eq!(health.dead(), None);
         }

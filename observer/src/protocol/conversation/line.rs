@@ -146,7 +146,6 @@ impl Pipeline {
     fn line_evident(&mut self, flow_id: FlowId, parsed: Parsed, seen: Seen) {
         let source = Source {
             flow: flow_id,
-            exchange: None,
             status: None,
             first_byte: None,
         };
@@ -360,10 +359,10 @@ impl Pipeline {
         let Some(link) = self.streams.link_mut(flow_id.link) else {
             return;
         };
-        link.flows[flow_id.side].framer = Framer::Ignore;
+        link.flows[flow_id.side].reframe(Framer::Ignore);
         if link.http.is_none() && !link.mcp {
             for flow in &mut link.flows {
-                flow.framer = Framer::Ignore;
+                flow.reframe(Framer::Ignore);
             }
             self.tell_verdict(flow_id.link, Verdict::NotMcp);
         }

@@ -42,8 +42,6 @@ const MAX_METHOD: usize = 256;
 pub(crate) struct Source {
     /// Its flow.
     pub(crate) flow: FlowId,
-    /// Of HTTP: the number of the exchange on the connection.
-    pub(crate) exchange: Option<u64>,
     /// Of HTTP: status of the answer it is part of.
     pub(crate) status: Option<u16>,
     /// Of an HTTP answer: when its first byte was written.
@@ -130,7 +128,6 @@ impl Pipeline {
             scopes: context.scopes,
             unpaired: context.unpaired,
             flow: source.flow,
-            exchange: source.exchange,
             parties,
             conversation,
             seen,
@@ -175,6 +172,9 @@ impl Pipeline {
 
     /// `CallBegan`, once, as soon as the server is known or will not be.
     pub(crate) fn tell(&mut self, slot: Slot) {
+        if self.matcher.get(slot).is_none_or(|pending| pending.told) {
+            return;
+        }
         self.refresh_parties(slot);
         let Some(pending) = self.matcher.get_mut(slot).filter(|pending| !pending.told) else {
             return;
@@ -449,6 +449,10 @@ pub(crate) struct Answered {
 }
 
 /// What kind of answer a message is, if any: its id and its body.
+#[expect(
+    clippy::result_large_err,
+    reason = "the rest of the message is handed on, not an error"
+)]
 pub(crate) fn as_answer(kind: Kind) -> Result<(Option<RpcId>, Result<Reply, i64>), Kind> {
     match kind {
         Kind::Result(id, reply) => Ok((Some(id), Ok(reply))),

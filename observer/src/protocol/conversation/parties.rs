@@ -83,6 +83,10 @@ impl Pipeline {
         };
         let answer = pending.over.as_ref().and_then(|over| over.answer);
         let asked = pending.seen;
+        let known = &pending.parties;
+        if known.vantage == Vantage::Server && known.server.pid.is_some() && known.client.pid.is_some() {
+            return;
+        }
         let fresh = self.parties(pending.flow, Side::Client);
         let told = answer.map(|(_, seen)| seen);
         let Some(pending) = self.matcher.get_mut(slot) else {
@@ -91,7 +95,7 @@ impl Pipeline {
         let parties = &mut pending.parties;
         let server = asked.reader.or(told.and_then(|seen| seen.writer));
         let client = asked.writer.or(told.and_then(|seen| seen.reader));
-        if server.is_some() || fresh.vantage == Vantage::Server {
+        if (server.is_some() || fresh.vantage == Vantage::Server) && parties.vantage != Vantage::Hop {
             parties.vantage = Vantage::Server;
         }
         parties.server.pid = server.or(parties.server.pid).or(fresh.server.pid);

@@ -99,28 +99,23 @@ impl Collector {
         }
     }
 
-    /// The body; and how many of its bytes were let go.
-    pub(crate) fn take(&mut self) -> (Payload, u64) {
-        let payload = Payload {
+    /// Bytes let go since the last time.
+    pub(crate) fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
+    }
+
+    /// The body.
+    pub(crate) fn take(&mut self) -> Payload {
+        Payload {
             bytes: self.take_head(),
             tail: std::mem::take(&mut self.tail).freeze(),
             length: std::mem::take(&mut self.length),
             cut: std::mem::take(&mut self.cut),
-        };
-        (payload, std::mem::take(&mut self.dropped))
+        }
     }
 
     pub(crate) const fn is_empty(&self) -> bool {
         self.length == 0
-    }
-
-    /// The first byte.
-    pub(crate) fn first(&self) -> Option<u8> {
-        match &self.head {
-            Head::Empty => None,
-            Head::One(piece) => piece.first().copied(),
-            Head::Many(many) => many.first().copied(),
-        }
     }
 
     pub(crate) fn held_bytes(&self) -> usize {
@@ -144,7 +139,8 @@ mod tests {
             collector.push(Bytes::from(format!("{piece:01000}")), 100_000);
             assert!(collector.held_bytes() <= 200_000 + 2 * KEPT_END);
         }
-        let (payload, dropped) = collector.take();
+        let dropped = collector.take_dropped();
+        let payload = collector.take();
         assert!(payload.cut && payload.length == 1_000_000);
         assert!(payload.bytes.starts_with(b"000") && payload.tail.ends_with(b"0999"));
         assert_eq!(
@@ -158,6 +154,6 @@ mod tests {
         let piece = Bytes::from_static(b"abc");
         let mut collector = Collector::default();
         collector.push(piece.clone(), 10);
-        assert_eq!(collector.take().0.bytes.as_ptr(), piece.as_ptr());
+        assert_eq!(collector.take().bytes.as_ptr(), piece.as_ptr());
     }
 }

@@ -21,8 +21,10 @@ pub(crate) struct LineFramer {
     state: State,
     /// Bytes let go and not reported yet.
     lost: u64,
-    /// Messages seen; the first line of a stream may be the rest of one.
-    lines: u64,
+    /// The same, because a line was too long.
+    too_long: u64,
+    /// Bytes that went into frames, or are no part of any.
+    used: u64,
     ended: bool,
 }
 
@@ -54,6 +56,7 @@ impl LineFramer {
                 // A hole inside one call lies inside one message: who writes two messages in one call writes small ones.
                 if kind == GapKind::Told && self.state == State::Json {
                     self.line.gap(length);
+                    self.too_long += self.line.take_dropped();
                 } else {
                     self.abandon();
                     self.state = State::Lost;
@@ -77,6 +80,7 @@ impl LineFramer {
             let line = self.input.split_to(newline);
             self.input.advance(1);
             self.at += newline as u64 + 1;
+            self.used += 1;
             self.push(line, max_bytes);
             if let Some(step) = self.end_line() {
                 return step;
@@ -94,6 +98,7 @@ impl LineFramer {
         if self.state == State::Start {
             let blank = part.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
             part.advance(blank);
+            self.used += blank as u64;
             match part.first() {
                 None => return,
                 Some(b'{' | b'[') => self.state = State::Json,
@@ -101,9 +106,12 @@ impl LineFramer {
             }
         }
         match self.state {
-            State::Json => self.line.push(part, max_bytes),
+            State::Json => {
+                self.line.push(part, max_bytes);
+                self.too_long += self.line.take_dropped();
+            }
             State::Lost => self.lost += part.len() as u64,
-            State::Start | State::Other => {}
+            State::Start | State::Other => self.used += part.len() as u64,
         }
     }
 
@@ -114,24 +122,24 @@ impl LineFramer {
             State::Lost => return self.report(),
             State::Other => FrameKind::Stray,
             State::Json => {
-                let (payload, dropped) = self.line.take();
-                self.lost += dropped;
+                let payload = self.line.take();
+                self.used += (payload.bytes.len() + payload.tail.len()) as u64;
                 FrameKind::Line(payload)
             }
         };
-        self.lines += 1;
         let end = self.at;
         Some(Step::Frame(Frame { start, end, kind }))
     }
 
     fn report(&mut self) -> Option<Step> {
-        let bytes = std::mem::take(&mut self.lost);
+        let (reason, lost) = if self.too_long > 0 {
+            (DropReason::StreamTooLong, &mut self.too_long)
+        } else {
+            (DropReason::Resync, &mut self.lost)
+        };
+        let bytes = std::mem::take(lost);
         (bytes > 0).then_some(Step::Lost {
-            reason: if self.state == State::Lost || self.lines == 0 {
-                DropReason::Resync
-            } else {
-                DropReason::StreamTooLong
-            },
+            reason,
             bytes,
             broken: None,
         })
@@ -145,14 +153,18 @@ impl LineFramer {
     /// Lets the line in the making go; its loss is reported by the next step. Returns the position.
     pub(crate) fn abandon(&mut self) -> u64 {
         let held = self.line.held_bytes() as u64;
-        let (_, dropped) = self.line.take();
-        self.lost += held + dropped;
+        self.line.take();
+        self.lost += held;
         self.state = State::Start;
         self.at
     }
 
     pub(crate) fn finish(&mut self) {
         self.ended = true;
+    }
+
+    pub(super) fn take_used(&mut self) -> u64 {
+        std::mem::take(&mut self.used)
     }
 
     pub(crate) const fn position(&self) -> u64 {

@@ -192,6 +192,15 @@ impl Framer {
         }
     }
 
+    /// Bytes that went into frames since the last time, or are no part of any.
+    pub(crate) fn take_used(&mut self) -> u64 {
+        match self {
+            Self::Line(line, _) => line.take_used(),
+            Self::Http(http) => http.take_used(),
+            Self::Ignore => 0,
+        }
+    }
+
     /// Bytes held of messages that are not complete.
     pub(crate) fn held_bytes(&self) -> usize {
         match self {

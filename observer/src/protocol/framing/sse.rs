@@ -139,7 +139,10 @@ impl SseParser {
         let part = self.input.split_to(end.unwrap_or(self.input.len()));
         self.at += part.len() as u64;
         match self.state {
-            State::Data => self.data.push(part, max_bytes),
+            State::Data => {
+                self.data.push(part, max_bytes);
+                self.dropped += self.data.take_dropped();
+            }
             State::Other => {
                 let room = MAX_FIELD.saturating_sub(self.field.len());
                 self.field.extend_from_slice(&part[..part.len().min(room)]);
@@ -177,8 +180,8 @@ impl SseParser {
         self.begun = false;
         self.data_lines = 0;
         let endpoint = std::mem::take(&mut self.endpoint);
-        let (data, dropped) = self.data.take();
-        self.dropped += dropped;
+        self.dropped += self.data.take_dropped();
+        let data = self.data.take();
         let event = SseEvent { endpoint, data };
         // An event without data is none: the priming event of SSE polling, a lone `retry`.
         (event.data.length > 0).then_some((self.start, self.at, event))
@@ -208,8 +211,8 @@ impl SseParser {
             self.data.gap(length);
             return;
         }
-        let (_, dropped) = self.data.take();
-        self.dropped += dropped;
+        self.dropped += self.data.take_dropped() + self.data.held_bytes() as u64;
+        self.data.take();
         self.data_lines = 0;
         self.field.clear();
         self.state = State::Lost;

@@ -26,8 +26,6 @@ pub(crate) struct Pending {
     pub(crate) unpaired: bool,
     /// The flow it came on.
     pub(crate) flow: FlowId,
-    /// Number of its HTTP request on the connection.
-    pub(crate) exchange: Option<u64>,
     pub(crate) parties: Parties,
     /// What its conversation is remembered by.
     pub(crate) conversation: PeerKey,

@@ -263,3 +263,57 @@ fn a_hundred_thousand_half_messages() {
     assert!(census.stream_evictions >= 99_000 && census.streams_mcp == 2);
     assert_eq!(census.pending, 0);
 }
+
+#[test]
+fn more_requests_than_are_remembered() {
+    let mut scene = Scene::new();
+    let up = scene.pipe(1);
+    let more = 100;
+    let mut calls = (0, 0);
+    for id in 0..crate::protocol::matcher::MAX_PENDING + more {
+        let call = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/call\"}}\n");
+        scene.write(10, up, call.as_bytes());
+        if id % 1000 == 0 {
+            scene.wait(MILLI);
+        }
+    }
+    scene.wait(1000 * MILLI);
+    assert_eq!(scene.pipeline.census().request_evictions, more as u64);
+    scene.pipeline.finish(crate::protocol::event::Timestamp(scene.now));
+    for output in scene.outputs() {
+        let line = super::scene::line(&output).unwrap_or_default();
+        calls.0 += usize::from(line.starts_with("call "));
+        calls.1 += usize::from(line.starts_with("lost request_evicted"));
+    }
+    assert_eq!(calls, (crate::protocol::matcher::MAX_PENDING + more, more));
+}
+
+#[test]
+fn more_answers_without_request_than_are_held() {
+    let mut scene = Scene::new();
+    let (up, down) = (scene.pipe(1), scene.pipe(2));
+    scene.say(10, up, 20, CALL);
+    scene.say(20, down, 10, RESULT);
+    for id in 100..3000 {
+        scene.write(
+            20,
+            down,
+            format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{}}}}\n").as_bytes(),
+        );
+    }
+    scene.wait(30 * MILLI);
+    assert!(scene.pipeline.early.len() <= 1024);
+    assert_eq!(scene.told().matches("lost orphan_response").count(), 2900);
+}
+
+#[test]
+fn more_pipelined_requests_than_are_remembered() {
+    let mut scene = Scene::new();
+    let (up, down) = scene.socket(1, 2, Source::Tcp);
+    let get = "GET / HTTP/1.1\r\n\r\n".repeat(1000);
+    scene.write(10, up, get.as_bytes());
+    scene.wait(30 * MILLI);
+    let response = "HTTP/1.1 204 No Content\r\n\r\n".repeat(1000);
+    scene.write(20, down, response.as_bytes());
+    assert_eq!(scene.told(), "");
+}

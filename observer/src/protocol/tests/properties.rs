@@ -146,6 +146,7 @@ proptest! {
         for (client, piece) in &pieces {
             if !piece.is_empty() {
                 scene.write(10, if *client { up } else { down }, piece);
+                scene.wait(30 * MILLI);
             }
         }
         finish(&mut scene);

@@ -27,8 +27,6 @@ pub(super) struct Scene {
     pub(super) pipeline: Pipeline,
     pub(super) now: u64,
     positions: HashMap<Line, u64>,
-    /// Bytes that were put in with their first telling.
-    pub(super) given: u64,
 }
 
 impl Scene {
@@ -41,7 +39,6 @@ impl Scene {
             pipeline: Pipeline::new(limits),
             now: 1_000 * MILLI,
             positions: HashMap::new(),
-            given: 0,
         }
     }
 
@@ -84,7 +81,6 @@ impl Scene {
         let key = match line {
             Line::Pipe(key) | Line::Socket(key, _) => key,
         };
-        self.given += bytes.len() as u64;
         self.data(pid, line, key, Direction::Sent, bytes, span, missing);
     }
 
@@ -196,6 +192,16 @@ impl Scene {
     pub(super) fn wait(&mut self, nanoseconds: u64) {
         self.now += nanoseconds;
         self.pipeline.handle_timeout(Timestamp(self.now));
+        self.audit();
+    }
+
+    /// given == used + lost + held, for every flow.
+    fn audit(&self) {
+        for (_, link) in self.pipeline.streams.iter() {
+            for flow in &link.flows {
+                assert!(flow.is_balanced(), "{flow:?}");
+            }
+        }
     }
 
     pub(super) fn outputs(&mut self) -> Vec<Output> {

@@ -117,8 +117,8 @@ fn times_of_both_ends() {
 #[test]
 fn two_hundred_clients_with_equal_ids() {
     let mut scene = Scene::new();
-    let sessions: Vec<(Line, Line, u32)> = (0..200)
-        .map(|n| (scene.pipe(2 * n + 1), scene.pipe(2 * n + 2), n as u32))
+    let sessions: Vec<(Line, Line, u32)> = (0..200_u32)
+        .map(|n| (scene.pipe(2 * u64::from(n) + 1), scene.pipe(2 * u64::from(n) + 2), n))
         .collect();
     for &(up, _, n) in &sessions {
         scene.say(1000, up, 2000 + n, &call("0", &format!("tool{n}")));
@@ -315,5 +315,63 @@ fn a_large_answer_with_its_middle_lost() {
     assert_snapshot!(scene.told(), @r"
     call tools/call big id=1 ok 200 10→20 stdio server lossy truncated
     call tools/call add id=2 ok 200 10→20 stdio server
+    ");
+}
+
+#[test]
+fn the_other_end_is_told_after_the_first_request() {
+    let mut scene = Scene::new();
+    scene.open(1, None, Source::Unix);
+    let (up, down) = (Line::Socket(1, 2), Line::Socket(2, 1));
+    let request = call("1", "add");
+    scene.write(10, up, request.as_bytes());
+    scene.wait(30 * MILLI);
+    scene.open(2, Some(1), Source::Unix);
+    scene.read(20, up, request.len());
+    scene.say(20, down, 10, &result("1"));
+    scene.open(1, Some(2), Source::Unix);
+    scene.say(10, up, 20, &call("2", "add"));
+    scene.say(20, down, 10, &result("2"));
+    assert_snapshot!(scene.told(), @r"
+    call tools/call add id=1 ok 200 10→20 stdio server
+    call tools/call add id=2 ok 200 10→20 stdio server
+    ");
+}
+
+#[test]
+fn both_halves_saw_bytes_before_they_were_joined() {
+    let mut scene = Scene::new();
+    scene.open(1, None, Source::Unix);
+    scene.open(2, None, Source::Unix);
+    let (up, down) = (Line::Socket(1, 2), Line::Socket(2, 1));
+    let request = call("1", "add");
+    scene.write(10, up, request.as_bytes());
+    let read = Scene::now_data(&scene, 20, up, &request);
+    scene.pipeline.handle_event(read);
+    scene.wait(30 * MILLI);
+    scene.open(2, Some(1), Source::Unix);
+    scene.say(20, down, 10, &result("1"));
+    let told = scene.told();
+    assert!(
+        told.contains("call tools/call add id=1 unanswered 504 ?→20 stdio hop"),
+        "{told}"
+    );
+    assert!(
+        told.contains("call tools/call add id=1 ok 200 10→20 stdio server"),
+        "{told}"
+    );
+}
+
+#[test]
+fn streams_whose_opening_was_not_told() {
+    let mut scene = Scene::new();
+    let (up, down) = (Line::Pipe(1), Line::Pipe(2));
+    handshake(&mut scene, (up, down), 10, 20);
+    scene.say(10, up, 20, &call("1", "add"));
+    scene.say(20, down, 10, &result("1"));
+    assert_snapshot!(scene.told(), @r"
+    server weather 2025-11-25
+    call initialize id=0 ok 200 10→20 stdio server
+    call tools/call add id=1 ok 200 10→20 stdio server
     ");
 }

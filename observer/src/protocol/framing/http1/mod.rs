@@ -11,24 +11,20 @@ use bytes::{Buf, Bytes, BytesMut};
 use observer_common::drops::DropReason;
 
 use super::body::Collector;
-use super::sse::SseParser;
 use super::{Ending, Frame, FrameKind, Step};
 use crate::protocol::observation::MalformedReason;
 use crate::protocol::reassembly::Chunk;
 
+mod chunked;
+mod content;
 mod head;
 
+use content::Body;
 use head::{Framing, Head};
 pub(crate) use head::{RequestHead, ResponseHead, Verb, begins_message};
 
 /// Bytes of a head; servers refuse more than 8 to 64 KiB.
 const MAX_HEAD: usize = 64 << 10;
-
-/// Bytes of a chunk's size line with its extensions, and of one trailer line.
-const MAX_CHUNK_LINE: usize = 4096;
-
-/// Bytes of one chunk: what is longer is nonsense, or means to overflow a counter.
-const MAX_CHUNK: u64 = 1 << 40;
 
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 
@@ -46,8 +42,12 @@ pub(crate) struct HttpFramer {
     body: Body,
     /// Messages whose head was read.
     heads: u64,
+    /// Bytes that went into frames, or are no part of any.
+    used: u64,
     is_response: bool,
     lost: u64,
+    /// The same, because a body was too long.
+    too_long: u64,
     broken: Option<MalformedReason>,
     rejected: bool,
     ended: bool,
@@ -72,14 +72,6 @@ enum State {
     },
 }
 
-/// What is done with a body.
-#[derive(Debug)]
-enum Body {
-    Skip,
-    Whole(Collector),
-    Events(Box<SseParser>),
-}
-
 impl HttpFramer {
     /// A framer for a stream whose next byte is at `at`.
     pub(crate) fn new(at: u64) -> Self {
@@ -91,8 +83,10 @@ impl HttpFramer {
             partial: BytesMut::new(),
             body: Body::Skip,
             heads: 0,
+            used: 0,
             is_response: false,
             lost: 0,
+            too_long: 0,
             broken: None,
             rejected: false,
             ended: false,
@@ -159,6 +153,11 @@ impl HttpFramer {
             state @ (State::Done(_) | State::TornHead | State::Seek { chunked: true }) => state,
             State::Head | State::Seek { .. } => State::Seek { chunked: false },
         };
+        self.lose_partial();
+    }
+
+    fn lose_partial(&mut self) {
+        self.lost += self.partial.len() as u64;
         self.partial.clear();
     }
 
@@ -198,6 +197,7 @@ impl HttpFramer {
             return self.report().unwrap_or(Step::NeedMore);
         }
         self.ended = false;
+        self.lose_partial();
         match self.state {
             State::UntilClose => self.state = State::Done(Ending::Whole),
             State::Length(_) | State::ChunkSize | State::ChunkData(_) | State::ChunkEnd | State::Trailers => {
@@ -205,8 +205,6 @@ impl HttpFramer {
             }
             State::Seek { chunked: true } => self.state = State::Done(Ending::Gap),
             State::Head | State::TornHead | State::Seek { .. } | State::Done(_) => {
-                self.lost += self.partial.len() as u64;
-                self.partial.clear();
                 return self.report().unwrap_or(Step::NeedMore);
             }
         }
@@ -220,7 +218,9 @@ impl HttpFramer {
                 let kind = FrameKind::Event(event);
                 return Some(Step::Frame(Frame { start, end, kind }));
             }
-            self.lost += std::mem::take(&mut events.dropped);
+            let dropped = std::mem::take(&mut events.dropped);
+            self.used -= dropped;
+            self.too_long += dropped;
         }
         if self.input.is_empty() {
             return Some(Step::NeedMore);
@@ -228,9 +228,15 @@ impl HttpFramer {
         let length = usize::try_from(left).unwrap_or(usize::MAX).min(self.input.len());
         let piece = self.input.split_to(length);
         match &mut self.body {
-            Body::Skip => {}
-            Body::Whole(collector) => collector.push(piece, max_bytes),
-            Body::Events(events) => events.feed(self.at, piece),
+            Body::Skip => self.used += length as u64,
+            Body::Whole(collector) => {
+                collector.push(piece, max_bytes);
+                self.too_long += collector.take_dropped();
+            }
+            Body::Events(events) => {
+                self.used += length as u64;
+                events.feed(self.at, piece);
+            }
         }
         self.at += length as u64;
         match &mut self.state {
@@ -273,57 +279,6 @@ impl HttpFramer {
         Some(Step::Frame(Frame { start, end, kind }))
     }
 
-    fn chunk_size(&mut self) -> Option<Step> {
-        let line = match self.line() {
-            Ok(line) => line,
-            Err(step) => return step,
-        };
-        match httparse::parse_chunk_size(&line) {
-            Ok(httparse::Status::Complete((_, 0))) => self.state = State::Trailers,
-            Ok(httparse::Status::Complete((_, size))) if size <= MAX_CHUNK => self.state = State::ChunkData(size),
-            Ok(_) | Err(_) => self.give_up(line.len()),
-        }
-        None
-    }
-
-    fn chunk_end(&mut self) -> Option<Step> {
-        match self.line() {
-            Ok(line) if line.as_ref() == b"\r\n" || line.as_ref() == b"\n" => self.state = State::ChunkSize,
-            Ok(line) => self.give_up(line.len()),
-            Err(step) => return step,
-        }
-        None
-    }
-
-    fn trailers(&mut self) -> Option<Step> {
-        match self.line() {
-            Ok(line) if line.as_ref() == b"\r\n" || line.as_ref() == b"\n" => return self.done(Ending::Whole),
-            Ok(_) => {}
-            Err(step) => return step,
-        }
-        None
-    }
-
-    /// A line with its end; `Err` when there is none yet or it is too long.
-    fn line(&mut self) -> Result<Bytes, Option<Step>> {
-        let found = memchr::memchr(b'\n', &self.input);
-        let length = found.map_or(self.input.len(), |at| at + 1);
-        if self.partial.len() + length > MAX_CHUNK_LINE {
-            self.give_up(0);
-            return Err(None);
-        }
-        let part = self.input.split_to(length);
-        self.at += length as u64;
-        if self.partial.is_empty() && found.is_some() {
-            return Ok(part);
-        }
-        self.partial.extend_from_slice(&part);
-        if found.is_none() {
-            return Err(Some(Step::NeedMore));
-        }
-        Ok(self.partial.split().freeze())
-    }
-
     /// This is no HTTP, or no longer: the message is over and the next one is looked for.
     fn give_up(&mut self, bytes: usize) {
         self.broken = Some(MalformedReason::BadHttp);
@@ -331,6 +286,11 @@ impl HttpFramer {
         self.partial.clear();
         self.drop_input();
         self.state = State::Done(Ending::Short);
+    }
+
+    fn give_up_line(&mut self, line: &[u8]) {
+        self.used -= line.len() as u64;
+        self.give_up(line.len());
     }
 
     fn drop_input(&mut self) {
@@ -341,16 +301,15 @@ impl HttpFramer {
 
     fn report(&mut self) -> Option<Step> {
         let broken = self.broken.take();
-        let bytes = std::mem::take(&mut self.lost);
-        (bytes > 0 || broken.is_some()).then_some(Step::Lost {
-            reason: if self.ended || matches!(self.state, State::Done(Ending::Short)) {
-                DropReason::CutShort
-            } else {
-                DropReason::Resync
-            },
-            bytes,
-            broken,
-        })
+        let (reason, lost) = if self.too_long > 0 {
+            (DropReason::StreamTooLong, &mut self.too_long)
+        } else if self.ended || matches!(self.state, State::Done(Ending::Short)) {
+            (DropReason::CutShort, &mut self.lost)
+        } else {
+            (DropReason::Resync, &mut self.lost)
+        };
+        let bytes = std::mem::take(lost);
+        (bytes > 0 || broken.is_some()).then_some(Step::Lost { reason, bytes, broken })
     }
 
     fn head(&mut self) -> Option<Step> {
@@ -362,6 +321,7 @@ impl HttpFramer {
                 .count();
             self.input.advance(blank);
             self.at += blank as u64;
+            self.used += blank as u64;
             self.start = self.at;
         }
         if self.input.is_empty() {
@@ -404,6 +364,7 @@ impl HttpFramer {
             return None;
         };
         self.heads += 1;
+        self.used += text.len() as u64;
         self.is_response = matches!(head, Head::Response(_));
         self.state = match framing {
             Framing::None => State::Length(0),
@@ -450,9 +411,10 @@ impl HttpFramer {
         if let Body::Whole(mut collector) = body
             && !collector.is_empty()
         {
-            let (payload, dropped) = collector.take();
-            self.lost += dropped;
+            self.too_long += collector.take_dropped();
+            let payload = collector.take();
             if ending != Ending::Short {
+                self.used += (payload.bytes.len() + payload.tail.len()) as u64;
                 let kind = FrameKind::Body(payload);
                 return Step::Frame(Frame { start, end, kind });
             }
@@ -495,6 +457,16 @@ impl HttpFramer {
         self.state == State::Head && !self.input.is_empty() && (self.is_response || self.input[0] == b'H')
     }
 
+    pub(super) fn take_used(&mut self) -> u64 {
+        let held = match &self.body {
+            Body::Events(events) => events.held_bytes() as u64,
+            Body::Skip | Body::Whole(_) => 0,
+        };
+        let used = self.used.saturating_sub(held);
+        self.used -= used;
+        used
+    }
+
     pub(crate) fn finish(&mut self) {
         self.ended = true;
     }
@@ -507,22 +479,7 @@ impl HttpFramer {
     }
 
     pub(crate) fn held_bytes(&self) -> usize {
-        let body = match &self.body {
-            Body::Skip => 0,
-            Body::Whole(collector) => collector.held_bytes(),
-            Body::Events(events) => events.held_bytes(),
-        };
-        self.input.len() + self.partial.len() + body
-    }
-}
-
-impl Body {
-    fn gap(&mut self, length: u64) {
-        match self {
-            Self::Skip => {}
-            Self::Whole(collector) => collector.gap(length),
-            Self::Events(events) => events.gap(length),
-        }
+        self.input.len() + self.partial.len() + self.body.held_bytes()
     }
 }
 

@@ -1,0 +1,186 @@
+//! One stream with its ends and its directions, and what is known of each.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use super::crew::Crew;
+use crate::protocol::conversation::http::HttpTalk;
+use crate::protocol::conversation::line::LineTalk;
+use crate::protocol::event::{Data, Direction, Opened, Position, Source, StreamKey, Timestamp, Verdict};
+use crate::protocol::framing::Framer;
+use crate::protocol::marks::Marks;
+use crate::protocol::matcher::{Seen, Slot};
+use crate::protocol::reassembly::Assembler;
+
+/// Calls of one flow that wait to be read; a peer that far behind is not timed.
+const MAX_AWAITING: usize = 4096;
+
+/// Where the bytes of a flow went: given == used + lost + held + what came twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ledger {
+    /// Came in.
+    pub(crate) given: u64,
+    /// Went into messages, or was skipped as not MCP.
+    pub(crate) used: u64,
+    /// Was dropped for a reason.
+    pub(crate) lost: u64,
+}
+
+/// One direction of a stream.
+#[derive(Debug, Default)]
+pub(crate) struct Flow {
+    pub(crate) assembler: Assembler,
+    pub(crate) framer: Framer,
+    pub(crate) writers: Crew,
+    pub(crate) readers: Crew,
+    pub(crate) written: Marks,
+    pub(crate) read: Marks,
+    /// Calls that wait until the byte before this position is read, in order of position.
+    pub(crate) awaiting: VecDeque<(u64, Slot)>,
+    pub(crate) line: LineTalk,
+    /// When the last hole was told, muted ones aside.
+    pub(crate) last_gap: Option<Timestamp>,
+    /// No more bytes will come.
+    pub(crate) ended: bool,
+    pub(crate) ledger: Ledger,
+}
+
+impl Flow {
+    /// When and by whom the bytes `start .. end` were moved, as far as it is known.
+    pub(crate) fn seen(&self, start: u64, end: u64) -> Seen {
+        let last = end.saturating_sub(1);
+        let (first_write, last_write) = (self.written.covering(start), self.written.covering(last));
+        let last_read = self.read.covering(last);
+        Seen {
+            end,
+            first: first_write.or(self.read.covering(start)).map(|mark| mark.entered),
+            entered: last_write.map(|mark| mark.entered),
+            written: last_write.map(|mark| mark.returned),
+            read: last_read.map(|mark| mark.returned),
+            writer: last_write.map(|mark| mark.pid),
+            reader: last_read.map(|mark| mark.pid),
+        }
+    }
+
+    /// Puts another framing in place; what the old one holds is skipped.
+    pub(crate) fn reframe(&mut self, framer: Framer) {
+        self.ledger.used += self.framer.take_used() + self.framer.held_bytes() as u64;
+        self.framer = framer;
+    }
+
+    /// Whether every byte that came in is accounted for.
+    #[cfg(test)]
+    pub(crate) fn is_balanced(&self) -> bool {
+        let held = (self.assembler.held_bytes() + self.framer.held_bytes()) as u64;
+        let Ledger { given, used, lost } = self.ledger;
+        given == used + lost + held + self.assembler.duplicate
+    }
+
+    /// `slot` wants to know when the byte before `end` is read.
+    pub(crate) fn await_read(&mut self, end: u64, slot: Slot) {
+        if self.awaiting.len() == MAX_AWAITING {
+            self.awaiting.pop_front();
+        }
+        let at = self.awaiting.partition_point(|(other, _)| *other <= end);
+        self.awaiting.insert(at, (end, slot));
+    }
+
+    /// Bytes held of this flow.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.assembler.held_bytes() + self.framer.held_bytes() + self.line.held_bytes
+    }
+}
+
+/// One end of a link.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct End {
+    pub(crate) key: Option<StreamKey>,
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) netns: u32,
+    pub(crate) closed: bool,
+}
+
+/// One stream: a pipe, or both ends of a connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    /// `None` until it is told; taken for a socket until then.
+    pub(crate) source: Option<Source>,
+    /// A pipe has only the first.
+    pub(crate) ends: [End; 2],
+    pub(crate) flows: [Flow; 2],
+    /// What HTTP there is.
+    pub(crate) http: Option<Box<HttpTalk>>,
+    /// Since when an HTTP response waits for the request it answers.
+    pub(crate) waiting: Option<Timestamp>,
+    /// It carries MCP.
+    pub(crate) mcp: bool,
+    /// What the kernel side goes by.
+    pub(crate) told: Verdict,
+    pub(super) active: Timestamp,
+}
+
+impl Link {
+    pub(super) fn new(key: StreamKey) -> Self {
+        let mut ends = [End::default(), End::default()];
+        ends[0].key = Some(key);
+        Self {
+            source: None,
+            ends,
+            flows: [Flow::default(), Flow::default()],
+            http: None,
+            waiting: None,
+            mcp: false,
+            told: Verdict::Undecided,
+            active: Timestamp(0),
+        }
+    }
+
+    /// Takes in another half, whose end `their_end` is the other end of this link's `end`.
+    pub(super) fn absorb(&mut self, end: usize, half: &mut Self, their_end: usize) {
+        let theirs = std::mem::take(&mut half.ends[their_end]);
+        let known = &mut self.ends[1 - end];
+        known.key = theirs.key;
+        known.address = known.address.or(theirs.address);
+        known.netns = known.netns.max(theirs.netns);
+        known.closed = theirs.closed;
+        for side in 0..2 {
+            let their_side = if 1 - end == their_end { side } else { 1 - side };
+            let (flow, other) = (&mut self.flows[side], &mut half.flows[their_side]);
+            flow.writers.join(&other.writers);
+            flow.readers.join(&other.readers);
+            if flow.assembler.next().is_none() && other.assembler.next().is_some() {
+                std::mem::swap(flow, other);
+                flow.writers.join(&other.writers);
+                flow.readers.join(&other.readers);
+            }
+        }
+    }
+
+    pub(super) fn learn(&mut self, opened: &Opened, end: usize) {
+        self.source = Some(opened.source);
+        self.active = self.active.max(opened.time);
+        let (here, there) = (end, 1 - end);
+        self.ends[here].address = opened.local.or(self.ends[here].address);
+        self.ends[here].netns = opened.netns;
+        self.ends[there].address = self.ends[there].address.or(opened.remote);
+    }
+
+    /// Whether a stream of unknown kind must be a pipe: what is read from the object is what was written into it.
+    pub(super) fn is_pipe_after_all(&self, data: &Data) -> bool {
+        let Position::Total(position) = data.position else {
+            return false;
+        };
+        data.direction == Direction::Received
+            && data.bytes.is_empty()
+            && self.ends[1].key.is_none()
+            && self.flows[0]
+                .assembler
+                .next()
+                .is_some_and(|next| position + u64::from(data.span) <= next)
+    }
+
+    /// Both ends, or the pipe, are over.
+    pub(crate) fn is_over(&self) -> bool {
+        self.ends.iter().all(|end| end.closed || end.key.is_none())
+    }
+}

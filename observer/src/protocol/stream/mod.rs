@@ -1,0 +1,272 @@
+//! The streams of the node: which kernel objects are two ends of one, who is at each end, which way bytes flow.
+//!
+//! ```text
+//! pipe:    writers ──flow 0──► readers                       one object, one key
+//! socket:  end 0 ──flow 0──► end 1,  end 0 ◄──flow 1── end 1   two objects, a key each, one [`Link`]
+//! ```
+
+mod crew;
+mod link;
+
+use rustc_hash::FxHashMap;
+
+pub(crate) use self::crew::Crew;
+pub(crate) use self::link::{Flow, Link};
+use super::event::{Data, Direction, Opened, Pid, Source, StreamKey, Timestamp};
+
+/// Names a [`Link`] for as long as it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct LinkId {
+    slot: u32,
+    birth: u32,
+}
+
+/// Names one direction of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct FlowId {
+    pub(crate) link: LinkId,
+    /// 0 or 1.
+    pub(crate) side: usize,
+}
+
+impl FlowId {
+    /// The other direction.
+    pub(crate) const fn reverse(self) -> Self {
+        Self {
+            link: self.link,
+            side: 1 - self.side,
+        }
+    }
+}
+
+/// At which side of a flow something was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum At {
+    Writer,
+    Reader,
+}
+
+/// Every stream that is remembered.
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    links: Vec<(u32, Option<Box<Link>>)>,
+    free: Vec<u32>,
+    keys: FxHashMap<StreamKey, (LinkId, usize)>,
+    /// Streams at which a process is or was known.
+    processes: FxHashMap<Pid, Vec<LinkId>>,
+    live: usize,
+}
+
+impl Streams {
+    pub(crate) fn link(&self, id: LinkId) -> Option<&Link> {
+        let (birth, link) = self.links.get(id.slot as usize)?;
+        link.as_deref().filter(|_| *birth == id.birth)
+    }
+
+    pub(crate) fn link_mut(&mut self, id: LinkId) -> Option<&mut Link> {
+        let (birth, link) = self.links.get_mut(id.slot as usize)?;
+        link.as_deref_mut().filter(|_| *birth == id.birth)
+    }
+
+    pub(crate) fn flow(&self, id: FlowId) -> Option<&Flow> {
+        self.link(id.link).map(|link| &link.flows[id.side])
+    }
+
+    pub(crate) fn flow_mut(&mut self, id: FlowId) -> Option<&mut Flow> {
+        self.link_mut(id.link).map(|link| &mut link.flows[id.side])
+    }
+
+    pub(crate) fn find(&self, key: StreamKey) -> Option<(LinkId, usize)> {
+        self.keys.get(&key).copied()
+    }
+
+    /// The link of `key`, made where there is none; and which of its ends it is.
+    pub(crate) fn find_or_make(&mut self, key: StreamKey) -> (LinkId, usize) {
+        if let Some(place) = self.find(key) {
+            return place;
+        }
+        let link = Box::new(Link::new(key));
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.links.push((0, None));
+            u32::try_from(self.links.len() - 1).expect("Limits::streams is far below 2^32")
+        });
+        let entry = &mut self.links[slot as usize];
+        entry.0 += 1;
+        entry.1 = Some(link);
+        self.live += 1;
+        let id = LinkId { slot, birth: entry.0 };
+        self.keys.insert(key, (id, 0));
+        (id, 0)
+    }
+
+    /// Takes in what a stream is. Returns its link, and another one that turned out to be its other half and is now gone.
+    pub(crate) fn open(&mut self, opened: &Opened) -> (LinkId, Option<LinkId>) {
+        let (id, end) = self.find_or_make(opened.key);
+        if let Some(link) = self.link_mut(id) {
+            link.learn(opened, end);
+        }
+        match opened.peer {
+            Some(peer) => self.join(id, end, peer),
+            None => (id, None),
+        }
+    }
+
+    /// Makes `peer` the other end of a link.
+    ///
+    /// Where `peer` has a link of its own, the half that has seen bytes goes on and takes in the other, which has at most told
+    /// who and when. Where both have, bytes were told twice: the half that is joined to goes on.
+    fn join(&mut self, id: LinkId, end: usize, peer: StreamKey) -> (LinkId, Option<LinkId>) {
+        let Some((other, other_end)) = self.find(peer).filter(|(other, _)| *other != id) else {
+            if let Some(link) = self.link_mut(id) {
+                link.ends[1 - end].key = Some(peer);
+                self.keys.insert(peer, (id, 1 - end));
+            }
+            return (id, None);
+        };
+        let seen = |id| {
+            self.link(id)
+                .is_some_and(|link| link.flows.iter().any(|flow| flow.assembler.next().is_some()))
+        };
+        let (kept, kept_end, gone, gone_end) = if seen(other) {
+            (other, other_end, id, end)
+        } else {
+            (id, end, other, other_end)
+        };
+        let Some(mut half) = self.take(gone) else {
+            return (id, None);
+        };
+        let Some(link) = self.link_mut(kept) else {
+            return (id, None);
+        };
+        let key = half.ends[gone_end].key;
+        link.absorb(kept_end, &mut half, gone_end);
+        self.keys.extend(key.map(|key| (key, (kept, 1 - kept_end))));
+        for pid in half
+            .flows
+            .iter()
+            .flat_map(|flow| flow.writers.everyone().chain(flow.readers.everyone()))
+        {
+            self.remember(pid, kept);
+        }
+        (kept, Some(gone))
+    }
+
+    /// Which flow a record speaks of, and from which side.
+    pub(crate) fn locate(&mut self, data: &Data) -> (FlowId, At) {
+        let (link_id, end) = self.find_or_make(data.key);
+        let link = self.link_mut(link_id).expect("it was found or made in the line before");
+        link.active = data.returned;
+        if link.source.is_none() && link.is_pipe_after_all(data) {
+            link.source = Some(Source::Pipe);
+        }
+        let pipe = link.source == Some(Source::Pipe);
+        let (side, at) = match data.direction {
+            Direction::Sent => (if pipe { 0 } else { end }, At::Writer),
+            Direction::Received => (if pipe { 0 } else { 1 - end }, At::Reader),
+        };
+        (FlowId { link: link_id, side }, at)
+    }
+
+    /// Notes that `pid` moved bytes of a flow.
+    pub(crate) fn act(&mut self, id: FlowId, at: At, pid: Pid) {
+        let Some(flow) = self.flow_mut(id) else {
+            return;
+        };
+        let crew = match at {
+            At::Writer => &mut flow.writers,
+            At::Reader => &mut flow.readers,
+        };
+        if crew.act(pid) {
+            self.remember(pid, id.link);
+        }
+    }
+
+    /// Notes that `pid` holds an end; of a socket both directions at once.
+    pub(crate) fn hold(&mut self, key: StreamKey, direction: Direction, pid: Pid) {
+        let (id, end) = self.find_or_make(key);
+        let Some(link) = self.link_mut(id) else {
+            return;
+        };
+        let new = match (link.source, direction) {
+            (Some(Source::Pipe), Direction::Sent) => link.flows[0].writers.hold(pid),
+            (Some(Source::Pipe), Direction::Received) => link.flows[0].readers.hold(pid),
+            _ => link.flows[end].writers.hold(pid) | link.flows[1 - end].readers.hold(pid),
+        };
+        if new {
+            self.remember(pid, id);
+        }
+    }
+
+    fn remember(&mut self, pid: Pid, link: LinkId) {
+        let links = self.processes.entry(pid).or_default();
+        if links.last() != Some(&link) {
+            links.push(link);
+        }
+        // A long-lived client opens connection after connection.
+        if links.len().is_power_of_two() && links.len() >= 64 {
+            let mut links = std::mem::take(links);
+            links.sort_unstable();
+            links.dedup();
+            links.retain(|link| self.link(*link).is_some());
+            self.processes.insert(pid, links);
+        }
+    }
+
+    /// Streams at which a process is or was known.
+    pub(crate) fn of_process(&self, pid: Pid) -> &[LinkId] {
+        self.processes.get(&pid).map_or(&[], Vec::as_slice)
+    }
+
+    /// A process is gone, or is another one now: nobody knows it any more.
+    pub(crate) fn forget_process(&mut self, pid: Pid) -> Vec<LinkId> {
+        let links = self.processes.remove(&pid).unwrap_or_default();
+        for link in &links {
+            for side in 0..2 {
+                if let Some(flow) = self.flow_mut(FlowId { link: *link, side }) {
+                    flow.writers.leave(pid);
+                    flow.readers.leave(pid);
+                }
+            }
+        }
+        links
+    }
+
+    pub(crate) fn remove(&mut self, id: LinkId) {
+        drop(self.take(id));
+    }
+
+    fn take(&mut self, id: LinkId) -> Option<Box<Link>> {
+        self.link(id)?;
+        let link = self.links[id.slot as usize].1.take()?;
+        for key in link.ends.iter().filter_map(|end| end.key) {
+            if self.keys.get(&key).is_some_and(|(owner, _)| *owner == id) {
+                self.keys.remove(&key);
+            }
+        }
+        self.free.push(id.slot);
+        self.live -= 1;
+        Some(link)
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.live
+    }
+
+    /// A sixteenth of the streams: those that were active longest ago.
+    pub(crate) fn stalest(&self) -> Vec<LinkId> {
+        let mut ages: Vec<(Timestamp, LinkId)> = self.iter().map(|(id, link)| (link.active, id)).collect();
+        let count = (ages.len() / 16).max(1).min(ages.len());
+        if count < ages.len() {
+            ages.select_nth_unstable(count);
+        }
+        ages.truncate(count);
+        ages.into_iter().map(|(_, id)| id).collect()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (LinkId, &Link)> {
+        self.links.iter().enumerate().filter_map(|(slot, (birth, link))| {
+            let slot = u32::try_from(slot).ok()?;
+            Some((LinkId { slot, birth: *birth }, link.as_deref()?))
+        })
+    }
+}
