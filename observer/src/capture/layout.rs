@@ -113,6 +113,7 @@ impl Kernel {
     ///
     /// # Errors
     /// When the kernel lacks a field that every kernel from 5.10 to 7.3 has, naming it.
+    #[expect(clippy::too_many_lines, reason = "a line for each field")]
     pub fn layout(&self) -> Result<Layout> {
         let need = |name: &str, path: &str| {
             self.field(name, path).with_context(|| {
