@@ -121,7 +121,9 @@ impl Pipeline {
             .peers
             .get(&conversation)
             .is_none_or(|known| known.version.is_none());
+        self.requests += 1;
         let mut pending = Pending {
+            number: self.requests,
             id,
             target: params.name.filter(|_| method.spec().is_some_and(|spec| spec.named)),
             progress_token: params.progress_token,
@@ -180,14 +182,13 @@ impl Pipeline {
             return;
         };
         pending.told = true;
-        let subscription = pending.method.nature() == Nature::Subscription;
-        let observation = if subscription {
+        let observation = if pending.method.nature() == Nature::Subscription {
             Observation::Subscription {
                 parties: pending.parties.clone(),
                 change: 1,
             }
         } else {
-            Observation::CallBegan(pending.began())
+            Observation::CallBegan(pending.began(self.peers.is_target_known(pending)))
         };
         self.observe(observation);
     }
@@ -290,7 +291,7 @@ impl Pipeline {
             let parties = pending.parties;
             return self.observe(Observation::Subscription { parties, change: -1 });
         }
-        let target_known = self.is_target_known(&pending, &over);
+        let target_known = self.peers.learn_target(&pending, &over);
         if over.answer.is_none() {
             for scope in pending.scopes.drain(..) {
                 self.given_up
