@@ -2,7 +2,7 @@
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
-use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_get_smp_processor_id};
 use observer_common::{
     record::{Opened, RecordKind, SEQUENCE_TCP},
     stream::{Direction, Source, StreamKey, Verdict},
@@ -80,15 +80,24 @@ pub fn known(object: u64, inode: u64) -> Option<*mut Stream> {
     }
 }
 
-/// Takes a new object into sight and tells the daemon what it is; `describe` fills in what only its source knows.
+/// Takes a new object into sight and tells the daemon what it is; `describe` fills in what only its source knows, and `other_end`
+/// finds the address of the socket at its other end, or 0.
 ///
-/// The record is written where it lies in the ring: it would be too much for the stack.
+/// Of two calls that meet the object at once the first wins and tells. The other end is looked up only after this one can be
+/// found: of two ends that come at once at least one then finds the other. The record is written where it lies in the ring, since
+/// it would be too much for the stack.
 #[inline(always)]
-pub fn open(object: u64, source: Source, inode: u64, peer: u64, describe: impl FnOnce(&mut Opened)) {
+pub fn open(
+    object: u64,
+    source: Source,
+    inode: u64,
+    other_end: impl FnOnce() -> u64,
+    describe: impl FnOnce(&mut Opened),
+) {
     let stream = Stream {
         birth: give_birth(),
         inode,
-        peer,
+        peer: 0,
         sent: 0,
         received: 0,
         captured_from: 0,
@@ -99,18 +108,45 @@ pub fn open(object: u64, source: Source, inode: u64, peer: u64, describe: impl F
         flags: 0,
         reserved: 0,
     };
-    if STREAMS.insert(&object, &stream, 0).is_err() {
+    if let Some(old) = STREAMS.get_ptr(&object)
+        // SAFETY: a live map value.
+        && unsafe { (*old).inode } != inode
+    {
+        // The address belonged to an object whose end was not seen.
+        let _ = STREAMS.remove(&object);
+    }
+    if STREAMS.insert(&object, &stream, BPF_NOEXIST.into()).is_err() {
         return;
     }
+    let peer_birth = meet(object, other_end());
     emit::in_place(|opened: &mut Opened| {
         opened.head.kind = RecordKind::Opened as u8;
         opened.head.source = source as u8;
         opened.head.pid = current_process();
         opened.stream = stream.birth;
+        opened.peer = peer_birth;
         opened.inode = inode;
         opened.time = emit::now();
         describe(opened);
     });
+}
+
+/// Makes a socket and the one at its other end known to each other; returns that one's birth number, or 0 when it is not in sight.
+#[inline(always)]
+fn meet(object: u64, peer: u64) -> u64 {
+    if peer == 0 {
+        return 0;
+    }
+    if let Some(stream) = STREAMS.get_ptr_mut(&object) {
+        // SAFETY: a live map value.
+        unsafe { (*stream).peer = peer };
+    }
+    let Some(other) = STREAMS.get_ptr_mut(&peer) else { return 0 };
+    // SAFETY: a live map value.
+    unsafe {
+        (*other).peer = object;
+        (*other).birth
+    }
 }
 
 /// The verdict in force for a stream, cached in its flags once it is final.

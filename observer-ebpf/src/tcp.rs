@@ -213,20 +213,12 @@ fn lookup(send: u32, receive: u32) -> u64 {
 #[inline(never)]
 fn open_tcp(sock: u64, number: u64) -> u64 {
     let key = connection_key(sock);
-    // First make ourselves known, then look: of two ends that come at once at least one finds the other.
-    let _ = CONNECTIONS.insert(&key, &sock, 0);
-    let peer = other_end(key);
-    let mut peer_birth = 0;
-    if let Some(other) = STREAMS.get_ptr_mut(&peer) {
-        // SAFETY: a live map value.
-        unsafe {
-            (*other).peer = sock;
-            peer_birth = (*other).birth;
-        }
-    }
-    stream::open(sock, Source::Tcp, number, peer, |opened| {
+    let other_end = || {
+        let _ = CONNECTIONS.insert(&key, &sock, 0);
+        other_end(key)
+    };
+    stream::open(sock, Source::Tcp, number, other_end, |opened| {
         opened.netns = network_namespace(sock);
-        opened.peer = peer_birth;
         opened.send_base = (key >> 32) as u32;
         opened.receive_base = key as u32;
         addresses(sock, opened);

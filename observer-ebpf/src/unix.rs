@@ -147,23 +147,10 @@ pub fn inode(sock: u64) -> u64 {
 #[inline(never)]
 fn open_unix(sock: u64, number: u64, process: u32) -> u64 {
     let peer: u64 = read(sock + offset!(unix_peer));
-    let mut peer_birth = 0;
-    let mut peer_inode = 0;
-    if peer != 0 {
-        peer_inode = inode(peer);
-        if let Some(other) = stream::known(peer, peer_inode) {
-            // SAFETY: a live map value.
-            unsafe {
-                (*other).peer = sock;
-                peer_birth = (*other).birth;
-            }
-        }
-    }
-    stream::open(sock, Source::Unix, number, peer, |opened| {
+    stream::open(sock, Source::Unix, number, || peer, |opened| {
         opened.head.pid = process;
         opened.netns = network_namespace(sock);
-        opened.peer = peer_birth;
-        opened.peer_inode = peer_inode;
+        opened.peer_inode = if peer == 0 { 0 } else { inode(peer) };
     });
     0
 }
