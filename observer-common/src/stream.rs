@@ -92,7 +92,7 @@ impl StreamKey {
     /// The stream's slot in the verdict table.
     #[must_use]
     pub const fn verdict_slot(self) -> u32 {
-        let (count, cpu) = ((self.0 >> 32) as u32, (self.0 >> 22) as u32 & 0x3ff);
+        let (count, cpu) = ((self.0 >> 32) as u32, ((self.0 >> 22) & 0x3ff) as u32);
         (count ^ cpu << 7) & (VERDICT_SLOTS - 1)
     }
 

@@ -13,6 +13,10 @@
     internal_features,
     reason = "BPF has no AtomicU64; relaxed adds come from the intrinsics"
 )]
+#![allow(
+    unreachable_pub,
+    reason = "nothing links to this crate; `pub` says what a file offers to the others"
+)]
 #![feature(core_intrinsics)]
 
 mod baseline;

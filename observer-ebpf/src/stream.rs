@@ -80,6 +80,15 @@ pub fn known(object: u64, inode: u64) -> Option<*mut Stream> {
     }
 }
 
+/// Whether an object is muted. Its address alone decides: the function backend sees every object's end.
+#[inline(always)]
+pub fn muted(object: u64) -> bool {
+    // SAFETY: a live map value.
+    STREAMS
+        .get_ptr(&object)
+        .is_some_and(|stream| unsafe { (*stream).flags } & MUTED != 0)
+}
+
 /// Takes a new object into sight and tells the daemon what it is; `describe` fills in what only its source knows, and `other_end`
 /// finds the address of the socket at its other end, or 0.
 ///
@@ -141,7 +150,9 @@ fn meet(object: u64, peer: u64) -> u64 {
         // SAFETY: a live map value.
         unsafe { (*stream).peer = peer };
     }
-    let Some(other) = STREAMS.get_ptr_mut(&peer) else { return 0 };
+    let Some(other) = STREAMS.get_ptr_mut(&peer) else {
+        return 0;
+    };
     // SAFETY: a live map value.
     unsafe {
         (*other).peer = object;

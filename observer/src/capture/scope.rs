@@ -85,7 +85,7 @@ pub(super) fn groups(roots: &[PathBuf]) -> Result<HashSet<u64>> {
             );
         }
         walk(root, &mut |folder| {
-            found.extend(fs::metadata(folder).map(|folder| folder.ino()))
+            found.extend(fs::metadata(folder).map(|folder| folder.ino()));
         });
     }
     Ok(found)
