@@ -19,6 +19,8 @@ pub(crate) struct LineFramer {
     /// The line so far, when it began in an earlier chunk.
     line: Collector,
     state: State,
+    /// The line is the first after a hole: it is one if it reads like one.
+    guessed: bool,
     /// Bytes let go and not reported yet.
     lost: u64,
     /// The same, because a line was too long.
@@ -44,7 +46,12 @@ enum State {
 impl LineFramer {
     pub(crate) fn feed(&mut self, chunk: Chunk) {
         match chunk {
-            Chunk::Bytes { start, bytes, .. } => {
+            Chunk::Bytes { start, bytes, fresh } => {
+                // Who writes a message begins a call with it.
+                if self.state == State::Lost && fresh && matches!(bytes.first(), Some(b'{' | b'[')) {
+                    self.state = State::Start;
+                    self.guessed = true;
+                }
                 if self.state == State::Start {
                     self.start = start;
                 }
@@ -117,12 +124,14 @@ impl LineFramer {
 
     fn end_line(&mut self) -> Option<Step> {
         let start = std::mem::replace(&mut self.start, self.at);
+        let guessed = std::mem::take(&mut self.guessed);
         let kind = match std::mem::take(&mut self.state) {
             State::Start => return None,
             State::Lost => return self.report(),
             State::Other => FrameKind::Stray,
             State::Json => {
-                let payload = self.line.take();
+                let mut payload = self.line.take();
+                payload.guessed = guessed;
                 self.used += (payload.bytes.len() + payload.tail.len()) as u64;
                 FrameKind::Line(payload)
             }
