@@ -15,7 +15,7 @@ use smallvec::smallvec;
 use super::{Answered, Asked, Context, Held, Source, as_answer};
 use crate::protocol::Pipeline;
 use crate::protocol::event::{DropReason, Verdict};
-use crate::protocol::framing::{Frame, FrameKind, Framer, Suspicion};
+use crate::protocol::framing::{Frame, FrameKind, Framer};
 use crate::protocol::jsonrpc::{Kind, Message, Parsed, RpcId, parse};
 use crate::protocol::marks::Mark;
 use crate::protocol::matcher::{Scope, Seen};
@@ -84,6 +84,7 @@ impl Pipeline {
                 }
             }
             FrameKind::Noise => self.not_mcp(flow_id),
+            _ if flow.framer.is_event_stream() => {}
             _ => self.prose(flow_id, MalformedReason::StrayOutput, frame.end - frame.start),
         }
     }
@@ -128,16 +129,15 @@ impl Pipeline {
             return;
         };
         flow.line.evident = true;
-        if let Framer::Line(_, suspicion) = &mut flow.framer {
-            *suspicion = Suspicion::Settled;
-        }
+        flow.framer.settle();
+        let alone = flow.framer.is_event_stream();
         let held = std::mem::take(&mut flow.line.held);
         flow.line.held_bytes = 0;
         self.tell_verdict(flow_id.link, Verdict::Mcp);
         for Held { parsed, seen } in held {
             self.line_evident(flow_id, parsed, seen);
         }
-        if let Some(other) = self.counterpart(flow_id) {
+        if let Some(other) = self.counterpart(flow_id).filter(|_| !alone) {
             self.become_evident(other);
         }
     }

@@ -18,7 +18,9 @@ impl Pipeline {
             return Some(slot);
         }
         let (slot, requests) = self.find_unpaired(flow_id, id)?;
-        self.pair(requests, flow_id);
+        if self.streams.link(requests.link)?.http.is_none() {
+            self.pair(requests, flow_id);
+        }
         Some(slot)
     }
 
