@@ -72,19 +72,20 @@ impl Pipeline {
             // Only this end is in sight; it may go on writing.
             self.end_flow(FlowId { link: id, side: by });
         }
-        if closed.direction == Direction::Sent {
-            self.end_flow(FlowId { link: id, side: by });
+        let flow_id = FlowId { link: id, side: by };
+        if closed.direction == Direction::Sent && !self.is_left_to_reader(flow_id) {
+            self.end_flow(flow_id);
         }
         self.socket_closed(id, by, closed.time);
         if self.streams.link(id).is_some_and(super::stream::Link::is_over) {
-            self.end_flow(FlowId { link: id, side: 1 - by });
+            self.end_both(id);
             self.remove_link(id);
         }
     }
 
     fn pipe_closed(&mut self, id: LinkId, closed: &Closed) {
         let flow_id = FlowId { link: id, side: 0 };
-        if !closed.writers_left {
+        if !closed.writers_left && (!closed.readers_left || !self.is_left_to_reader(flow_id)) {
             self.end_flow(flow_id);
         }
         let sender = self.streams.flow(flow_id).and_then(|flow| flow.line.sender);
@@ -102,6 +103,7 @@ impl Pipeline {
             self.doom_where(doom, closed.time, |pending| pending.flow == requests);
         }
         if !closed.readers_left && !closed.writers_left {
+            self.end_flow(flow_id);
             self.remove_link(id);
         }
     }
@@ -138,12 +140,30 @@ impl Pipeline {
         }
     }
 
+    /// Whether bytes of a flow are still to be told by their reader, although their writer is gone.
+    fn is_left_to_reader(&self, flow_id: FlowId) -> bool {
+        self.streams
+            .flow(flow_id)
+            .is_some_and(|flow| flow.assembler.awaits_reader())
+    }
+
+    fn end_both(&mut self, link: LinkId) {
+        for side in 0..2 {
+            self.end_flow(FlowId { link, side });
+        }
+    }
+
     /// No more bytes will come on a flow.
     fn end_flow(&mut self, flow_id: FlowId) {
         let Some(flow) = self.streams.flow_mut(flow_id).filter(|flow| !flow.ended) else {
             return;
         };
         flow.ended = true;
+        flow.assembler.close();
+        self.drive(flow_id);
+        let Some(flow) = self.streams.flow_mut(flow_id) else {
+            return;
+        };
         flow.framer.finish();
         self.drive(flow_id);
         let mcp = self.streams.link(flow_id.link).is_some_and(|link| link.mcp);
@@ -226,8 +246,13 @@ impl Pipeline {
         }
     }
 
-    /// The end: every call comes out as it stands.
+    /// The end: every stream is over, every call comes out as it stands.
     pub(crate) fn give_up_all(&mut self) {
+        let links: Vec<LinkId> = self.streams.iter().map(|(id, _)| id).collect();
+        for id in links {
+            self.end_both(id);
+        }
+        self.give_up_all_early();
         for slot in self.matcher.slots() {
             let Some(pending) = self.matcher.get(slot) else {
                 continue;

@@ -180,7 +180,6 @@ impl Pipeline {
             self.work(event);
         }
         self.advance(now);
-        self.give_up_all_early();
         self.give_up_all();
     }
 

@@ -77,11 +77,13 @@ impl Chunk {
 pub(crate) struct Assembler {
     /// Position of the next byte to give out; `None` before the first.
     next: Option<u64>,
-    /// Sorted by start; none begins at or before `next` between calls.
-    held: VecDeque<Chunk>,
+    /// Sorted by start, each with when it came; none begins at or before `next` between calls.
+    held: VecDeque<(Timestamp, Chunk)>,
     held_bytes: usize,
-    /// Since when the first of `held` waits, or `proof` stands.
-    waiting: Option<Timestamp>,
+    /// Since when `proof` stands.
+    proven: Option<Timestamp>,
+    /// Nothing will fill a hole any more.
+    closed: bool,
     /// A reader was seen at this position, so bytes up to here exist.
     proof: u64,
     /// What the sender said that the reader would tell: where each begins and ends, in order.
@@ -144,7 +146,7 @@ impl Assembler {
     fn prove(&mut self, end: u64, now: Timestamp) {
         if self.next.is_some_and(|next| end > next) && end > self.proof {
             self.proof = end;
-            self.waiting.get_or_insert(now);
+            self.proven.get_or_insert(now);
         }
     }
 
@@ -154,14 +156,11 @@ impl Assembler {
             self.count_duplicate(&chunk);
             return;
         }
-        if chunk.start() > next {
-            self.waiting.get_or_insert(now);
-        }
         if let Chunk::Bytes { bytes, .. } = &chunk {
             self.held_bytes += bytes.len();
         }
-        let at = self.held.partition_point(|other| other.start() <= chunk.start());
-        self.held.insert(at, chunk);
+        let at = self.held.partition_point(|(_, other)| other.start() <= chunk.start());
+        self.held.insert(at, (now, chunk));
     }
 
     fn count_duplicate(&mut self, chunk: &Chunk) {
@@ -173,11 +172,7 @@ impl Assembler {
     /// The next chunk that can be given out; a hole once it is older than [`HOLE_PATIENCE`] or too much waits behind it.
     pub(crate) fn pop(&mut self, now: Timestamp, max_bytes: usize) -> Option<Chunk> {
         let next = self.next?;
-        while let Some(first) = self.held.front() {
-            if first.start() > next {
-                break;
-            }
-            let chunk = self.held.pop_front()?;
+        while let Some((_, chunk)) = self.held.pop_front_if(|(_, first)| first.start() <= next) {
             if let Chunk::Bytes { bytes, .. } = &chunk {
                 self.held_bytes -= bytes.len();
             }
@@ -186,15 +181,13 @@ impl Assembler {
                 continue;
             }
             let chunk = trim(chunk, next, &mut self.duplicate);
-            return Some(self.give(chunk, now));
+            return Some(self.give(chunk));
         }
-        let target = self.held.front().map_or(self.proof, Chunk::start);
+        let target = self.held.front().map_or(self.proof, |(_, first)| first.start());
         if target <= next {
-            self.waiting = None;
             return None;
         }
-        let since = *self.waiting.get_or_insert(now);
-        let patient = now.since(since) < HOLE_PATIENCE;
+        let patient = !self.closed && self.patience_ends().is_some_and(|end| now < end);
         if patient && self.held_bytes <= max_bytes && self.held.len() <= MAX_HELD_PIECES {
             return None;
         }
@@ -204,7 +197,7 @@ impl Assembler {
             length: end - next,
             kind,
         };
-        Some(self.give(gap, now))
+        Some(self.give(gap))
     }
 
     /// Why the bytes from `next` on are missing, and up to where that is the reason.
@@ -219,14 +212,25 @@ impl Assembler {
         }
     }
 
-    fn give(&mut self, chunk: Chunk, now: Timestamp) -> Chunk {
+    fn give(&mut self, chunk: Chunk) -> Chunk {
         let next = chunk.end();
         self.next = Some(next);
-        let waits = self.held.front().is_some_and(|first| first.start() > next) || self.proof > next;
-        // A hole that has two reasons is one hole.
-        let same = matches!(chunk, Chunk::Gap { .. }).then_some(self.waiting).flatten();
-        self.waiting = waits.then_some(same.unwrap_or(now));
+        if self.proof <= next {
+            self.proven = None;
+        }
         chunk
+    }
+
+    /// Takes in that nothing comes any more: holes are gaps at once.
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// Whether the reader is still to tell bytes that the sender left to it.
+    pub(crate) fn awaits_reader(&self) -> bool {
+        self.announced
+            .back()
+            .is_some_and(|(_, end)| self.next.is_some_and(|next| *end > next))
     }
 
     /// Bytes held behind a hole.
@@ -236,7 +240,8 @@ impl Assembler {
 
     /// When the hole at the front becomes a gap.
     pub(crate) fn patience_ends(&self) -> Option<Timestamp> {
-        self.waiting.map(|since| since.plus(HOLE_PATIENCE))
+        let held = self.held.front().map(|(since, _)| *since);
+        held.or(self.proven).map(|since| since.plus(HOLE_PATIENCE))
     }
 
     /// Position of the next byte to give out.
