@@ -160,3 +160,28 @@ fn what_the_kernel_lost_is_not_counted_twice() {
     call tools/call add id=4 unanswered 504 10→20 stdio server lossy
     ");
 }
+
+#[test]
+fn many_holes_wait_at_the_same_time() {
+    let mut scene = Scene::new();
+    let up = scene.pipe(1);
+    for id in 0..50 {
+        scene.say(10, up, 20, &(call(id) + "\n"));
+        scene.skip(up, 100);
+    }
+    scene.wait(300 * MILLI);
+    assert_eq!(scene.pipeline.census().pending, 50);
+}
+
+#[test]
+fn a_stream_that_ends_gives_out_what_waits_behind_holes() {
+    let mut scene = Scene::new();
+    let (up, down) = (scene.pipe(1), scene.pipe(2));
+    scene.say(10, up, 20, &(call(1) + "\n"));
+    scene.skip(up, 100);
+    scene.say(10, up, 20, &(call(2) + "\n"));
+    scene.say(20, down, 10, &(result(2) + "\n"));
+    scene.close(10, 1);
+    scene.wait(30 * MILLI);
+    assert_eq!(scene.calls().len(), 2);
+}
