@@ -141,7 +141,9 @@ fn meet(object: u64, peer: u64) -> u64 {
         // SAFETY: a live map value.
         unsafe { (*stream).peer = peer };
     }
-    let Some(other) = STREAMS.get_ptr_mut(&peer) else { return 0 };
+    let Some(other) = STREAMS.get_ptr_mut(&peer) else {
+        return 0;
+    };
     // SAFETY: a live map value.
     unsafe {
         (*other).peer = object;

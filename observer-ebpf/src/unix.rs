@@ -147,10 +147,16 @@ pub fn inode(sock: u64) -> u64 {
 #[inline(never)]
 fn open_unix(sock: u64, number: u64, process: u32) -> u64 {
     let peer: u64 = read(sock + offset!(unix_peer));
-    stream::open(sock, Source::Unix, number, || peer, |opened| {
-        opened.head.pid = process;
-        opened.netns = network_namespace(sock);
-        opened.peer_inode = if peer == 0 { 0 } else { inode(peer) };
-    });
+    stream::open(
+        sock,
+        Source::Unix,
+        number,
+        || peer,
+        |opened| {
+            opened.head.pid = process;
+            opened.netns = network_namespace(sock);
+            opened.peer_inode = if peer == 0 { 0 } else { inode(peer) };
+        },
+    );
     0
 }
