@@ -30,9 +30,7 @@ pub struct Layout {
     pub signal_group_exit_code: u32,
     /// `files_struct.fdt`.
     pub files_fdt: u32,
-    /// `fdtable.fd`.
-    pub fdtable_fd: u32,
-    /// `fdtable.max_fds`.
+    /// `fdtable.max_fds`; `fdtable.fd` follows it.
     pub fdtable_max_fds: u32,
     /// `file.f_inode`.
     pub file_inode: u32,
@@ -154,7 +152,7 @@ pub struct Settings {
     pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<Layout>() == 58 * 4 && size_of::<Settings>() == 16);
+const _: () = assert!(size_of::<Layout>() == 57 * 4 && size_of::<Settings>() == 16);
 
 #[cfg(feature = "user")]
 // SAFETY: `repr(C)`, `u32` fields only, no padding, every bit pattern valid.

@@ -48,12 +48,14 @@ pub const OPAQUE: u64 = 2;
 pub const UNKNOWN: u64 = 4;
 /// `Call::flags`: the reader copies these bytes.
 pub const BULK: u64 = 8;
+/// `Call::flags`: a call on a muted stream.
+pub const IGNORED: u64 = 16;
 
 /// A call between its entry and its return, and the state of the loop that copies it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Call {
-    /// Address of the kernel object: the key of `STREAMS`.
+    /// Address of the kernel object: the key of `STREAMS`; 0 when the thread is in no call.
     pub object: u64,
     pub entered: u64,
     /// Address of an `iovec` array, or of the only buffer where `segments` is 0.
@@ -133,7 +135,8 @@ pub fn begin(call: &mut Call, stream: *mut Stream, position: u64) -> Result<(), 
     // SAFETY: `stream` is a live map value.
     unsafe {
         if (*stream).flags & MUTED != 0 {
-            return Ok(());
+            call.flags |= IGNORED;
+            return remember(call);
         }
         stream::enter(stream, call.source as u8, direction, position, call.size);
         if direction == Direction::Sent as u8
@@ -145,9 +148,44 @@ pub fn begin(call: &mut Call, stream: *mut Stream, position: u64) -> Result<(), 
             call.flags |= BULK;
         }
     }
-    CALLS
-        .insert(&bpf_get_current_pid_tgid(), &*call, 0)
-        .map_err(|_| DropReason::TableFull)
+    remember(call)
+}
+
+/// Puts `call` into this thread's entry.
+#[inline(always)]
+fn remember(call: &Call) -> Result<(), DropReason> {
+    let thread = bpf_get_current_pid_tgid();
+    if let Some(entry) = CALLS.get_ptr_mut(&thread) {
+        // SAFETY: a live map value that only this thread uses.
+        unsafe { *entry = *call };
+        return Ok(());
+    }
+    CALLS.insert(&thread, call, 0).map_err(|_| DropReason::TableFull)
+}
+
+/// Notes that this thread is in no call on a stream, and that it has been seen.
+#[inline(always)]
+pub fn idle() -> Result<(), DropReason> {
+    if let Some(entry) = entry() {
+        // SAFETY: a live map value that only this thread uses.
+        unsafe { (*entry).object = 0 };
+        return Ok(());
+    }
+    idle_entry();
+    Ok(())
+}
+
+/// Makes this thread's entry. A function of its own, since an entry needs stack.
+#[inline(never)]
+fn idle_entry() -> u64 {
+    let call = Call::new(0, Source::Pipe, Direction::Sent);
+    CALLS.insert(&bpf_get_current_pid_tgid(), &call, 0).is_ok().into()
+}
+
+/// This thread's entry, of a call or idle; `None` for a thread that has made no call in scope yet.
+#[inline(always)]
+pub fn entry() -> Option<*mut Call> {
+    CALLS.get_ptr_mut(&bpf_get_current_pid_tgid())
 }
 
 /// Whether a process in scope reads what is written at this end.
@@ -163,8 +201,8 @@ pub unsafe fn reader_in_sight(stream: *mut Stream, source: u8) -> bool {
     }
 }
 
-/// Works off the return of a call on `object`. `begin_of` says where its bytes began, from the stream, the direction and their
-/// number.
+/// Works off the return of this thread's call on `object`. `begin_of` says where its bytes began, from the stream, the direction
+/// and their number.
 ///
 /// A call that was not seen to begin (out of scope, muted, in progress when the observer came) is none of ours.
 #[inline(always)]
@@ -178,28 +216,21 @@ pub fn returned(object: u64, result: i64, begin_of: impl FnOnce(*mut Stream, u8,
             emit::count_muted(if result > 0 { result as u64 } else { 0 });
             return;
         }
-        let Some(call) = CALLS.get_ptr_mut(&bpf_get_current_pid_tgid()) else {
+        let Some(call) = entry() else { return };
+        if (*call).object != object || (*call).flags & IGNORED != 0 {
             return;
-        };
-        if (*call).object == object {
-            let direction = (*call).direction as u8;
-            if result > 0 {
-                let position = begin_of(stream, direction, result as u64);
-                if plan(call, stream, result as u64, position) {
-                    copy(call);
-                }
-            } else if result == 0 && (*call).size > 0 && direction == Direction::Received as u8 {
-                end_of_bytes((*call).source as u8, (*stream).birth);
-            }
         }
+        let direction = (*call).direction as u8;
+        if result > 0 {
+            let position = begin_of(stream, direction, result as u64);
+            if plan(call, stream, result as u64, position) {
+                copy(call);
+            }
+        } else if result == 0 && (*call).size > 0 && direction == Direction::Received as u8 {
+            end_of_bytes((*call).source as u8, (*stream).birth);
+        }
+        (*call).object = 0;
     }
-    forget();
-}
-
-/// Forgets this thread's call.
-#[inline(always)]
-pub fn forget() {
-    let _ = CALLS.remove(&bpf_get_current_pid_tgid());
 }
 
 /// Adds the bytes of a call to a total kept by us and returns where they began.

@@ -1,7 +1,9 @@
 //! Every map: what it holds, why that size. The state "never written" of each is safe.
+//!
+//! All are allocated when they are made, some 30 MB of kernel memory: allocating in a tracing program may deadlock on kernels
+//! before 6.1, which warn of it.
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
@@ -17,9 +19,10 @@ use crate::{call::Call, stream::Stream};
 #[map]
 pub static RING: RingBuf = RingBuf::with_byte_size(1 << 24, 0);
 
-/// Calls between entry and return, by thread. A thread is in one call at a time.
+/// Calls between entry and return, by thread. A thread is in one call at a time; its entry stays until the thread ends, idle
+/// between calls, since making and removing one costs more than the call's bytes.
 #[map]
-pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(MAX_OPEN_CALLS, BPF_F_NO_PREALLOC);
+pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(MAX_OPEN_CALLS, 0);
 
 /// Streams in sight, by the address of the kernel object. Freed objects leave by their release hook, where that is missed by
 /// the least-recently-used rule; an address used again is told by its inode number.
@@ -45,8 +48,8 @@ pub static DROPS: PerCpuArray<DropCount> = PerCpuArray::with_max_entries(KERNEL_
 
 /// Processes in scope under `--pid`; children are added when they are made, the dead removed.
 #[map]
-pub static PROCESSES: HashMap<u32, u8> = HashMap::with_max_entries(MAX_SCOPED_PROCESSES, BPF_F_NO_PREALLOC);
+pub static PROCESSES: HashMap<u32, u8> = HashMap::with_max_entries(MAX_SCOPED_PROCESSES, 0);
 
 /// Control groups in scope under `--cgroup`, by id; new groups are added when they are made.
 #[map]
-pub static CGROUPS: HashMap<u64, u8> = HashMap::with_max_entries(MAX_SCOPED_CGROUPS, BPF_F_NO_PREALLOC);
+pub static CGROUPS: HashMap<u64, u8> = HashMap::with_max_entries(MAX_SCOPED_CGROUPS, 0);

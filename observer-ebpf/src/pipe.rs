@@ -60,7 +60,11 @@ pub fn pipe_write_return(ctx: FExitContext) -> i32 {
 #[fentry]
 pub fn pipe_release_entry(ctx: FEntryContext) -> i32 {
     let (inode, file): (u64, u64) = (ctx.arg(0), ctx.arg(1));
-    release(inode, file);
+    release(
+        read(file + offset!(file_private_data)),
+        read(inode + offset!(inode_number)),
+        file,
+    );
     0
 }
 
@@ -75,9 +79,16 @@ fn result(ctx: &FExitContext) -> i64 {
 fn entered(direction: Direction, iocb: u64, iter: u64) -> i32 {
     if scope::covers_current() {
         let file: u64 = read(iocb + offset!(kiocb_file));
-        let mut call = Call::new(read(file + offset!(file_private_data)), Source::Pipe, direction);
+        let pipe = read(file + offset!(file_private_data));
+        if stream::muted(pipe) {
+            return 0;
+        }
+        let mut call = Call::new(pipe, Source::Pipe, direction);
         iterator::describe(&mut call, iter);
-        if let Err(reason) = begin(&mut call, read(file + offset!(file_inode))) {
+        if let Err(reason) = begin(
+            &mut call,
+            read(read::<u64>(file + offset!(file_inode)) + offset!(inode_number)),
+        ) {
             emit::count(reason, 0);
         }
     }
@@ -91,10 +102,9 @@ fn returned(iocb: u64, result: i64) -> i32 {
     0
 }
 
-/// Remembers a call on the pipe `call.object`, whose inode is at `inode`, until it returns.
+/// Remembers a call on the pipe `call.object`, whose inode has `number`, until it returns.
 #[inline(always)]
-pub fn begin(call: &mut Call, inode: u64) -> Result<(), DropReason> {
-    let number = read(inode + offset!(inode_number));
+pub fn begin(call: &mut Call, number: u64) -> Result<(), DropReason> {
     let stream = match stream::known(call.object, number) {
         Some(stream) => stream,
         None => {
@@ -115,7 +125,7 @@ pub fn begin(call: &mut Call, inode: u64) -> Result<(), DropReason> {
 /// Takes the pipe at `object` into sight. A function of its own, since its record needs stack.
 #[inline(never)]
 fn open_pipe(object: u64, number: u64) -> u64 {
-    stream::open(object, Source::Pipe, number, || 0, |_| ());
+    stream::open(object, Source::Pipe, number, || (0, 0), |_| ());
     0
 }
 
@@ -136,11 +146,10 @@ pub fn position(stream: *mut Stream, direction: u8, bytes: u64) -> u64 {
     }
 }
 
-/// Tells that an end of a pipe is released, and forgets the pipe when no reader or no writer is left.
+/// Tells that the end of a pipe that `file` holds is released, and forgets the pipe when no reader or no writer is left.
 #[inline(always)]
-pub fn release(inode: u64, file: u64) {
-    let object: u64 = read(file + offset!(file_private_data));
-    let Some(stream) = stream::known(object, read(inode + offset!(inode_number))) else {
+pub fn release(object: u64, number: u64, file: u64) {
+    let Some(stream) = stream::known(object, number) else {
         return;
     };
     let mode: u32 = read(file + offset!(file_mode));

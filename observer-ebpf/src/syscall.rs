@@ -22,7 +22,6 @@ use crate::{
     call::{self, Call, MessageHeader, VECTOR_IN_USER},
     emit,
     kernel::{offset, read, read_user},
-    maps::{CALLS, STREAMS},
     pipe, scope, tcp, unix,
 };
 
@@ -163,8 +162,9 @@ pub fn syscall_entry(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn syscall_return(ctx: RawTracePointContext) -> i32 {
     let (regs, result): (u64, i64) = (ctx.arg(0), ctx.arg(1));
-    if arch::classify(arch::number(regs)).is_some() {
-        returned(regs, result);
+    match call::entry() {
+        Some(call) => returned(call, result),
+        None => begun_before_us(regs, result),
     }
     0
 }
@@ -187,42 +187,75 @@ fn compat() -> bool {
     field != u64::from(ABSENT) && read::<u32>(unsafe { bpf_get_current_task() } + field) & TS_COMPAT != 0
 }
 
+/// The first fields of `struct fdtable`, which the daemon has found to lie so.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Table {
+    size: u32,
+    padding: u32,
+    files: u64,
+}
+
 /// The file behind a descriptor of the current process; 0 when there is none.
 #[inline(always)]
 fn file(descriptor: u64) -> u64 {
     // SAFETY: the helper has no arguments and always succeeds.
     let files: u64 = read(unsafe { bpf_get_current_task() } + offset!(task_files));
-    let table: u64 = read(files + offset!(files_fdt));
-    let descriptor = descriptor & 0xffff_ffff;
-    if descriptor >= u64::from(read::<u32>(table + offset!(fdtable_max_fds))) {
-        return 0;
+    let table: Table = read(read::<u64>(files + offset!(files_fdt)) + offset!(fdtable_max_fds));
+    let descriptor = descriptor as u32;
+    if descriptor < table.size {
+        read(table.files + 8 * u64::from(descriptor))
+    } else {
+        0
     }
-    read(read::<u64>(table + offset!(fdtable_fd)) + 8 * descriptor)
 }
 
-/// The object that a file moves bytes through, and its inode; `None` when it is none of ours.
+/// What a file moves bytes through.
+#[derive(Clone, Copy)]
+struct Object {
+    source: Source,
+    address: u64,
+    /// Inode number.
+    number: u64,
+}
+
+/// The object behind a file; `None` when it is none of ours.
 #[inline(always)]
-fn object(file: u64) -> Option<(Source, u64, u64)> {
+fn object(file: u64) -> Option<Object> {
     if file == 0 {
         return None;
     }
     let inode: u64 = read(file + offset!(file_inode));
-    match read::<u16>(inode + offset!(inode_mode)) & S_IFMT {
-        S_IFIFO => Some((Source::Pipe, read(inode + offset!(inode_pipe)), inode)),
-        S_IFSOCK => {
-            let socket: u64 = read(file + offset!(file_private_data));
-            let sock: u64 = read(socket + offset!(socket_sk));
-            if read::<u16>(sock + offset!(sock_type)) != SOCK_STREAM {
-                return None;
-            }
-            match read::<u16>(sock + offset!(sock_family)) {
-                AF_UNIX => Some((Source::Unix, sock, inode)),
-                AF_INET | AF_INET6 if read::<u16>(sock + offset!(sock_protocol)) == IPPROTO_TCP => {
-                    Some((Source::Tcp, sock, inode))
-                }
-                _ => None,
-            }
-        }
+    let kind = read::<u16>(inode + offset!(inode_mode)) & S_IFMT;
+    if kind != S_IFIFO && kind != S_IFSOCK {
+        return None;
+    }
+    let number = read(inode + offset!(inode_number));
+    if kind == S_IFIFO {
+        return Some(Object {
+            source: Source::Pipe,
+            address: read(inode + offset!(inode_pipe)),
+            number,
+        });
+    }
+    let socket: u64 = read(file + offset!(file_private_data));
+    let address: u64 = read(socket + offset!(socket_sk));
+    Some(Object {
+        source: socket_source(address)?,
+        address,
+        number,
+    })
+}
+
+/// What kind of socket a `struct sock` is; `None` when it is none of ours.
+#[inline(always)]
+fn socket_source(sock: u64) -> Option<Source> {
+    if read::<u16>(sock + offset!(sock_type)) != SOCK_STREAM {
+        return None;
+    }
+    match read::<u16>(sock + offset!(sock_family)) {
+        AF_UNIX => Some(Source::Unix),
+        AF_INET | AF_INET6 if read::<u16>(sock + offset!(sock_protocol)) == IPPROTO_TCP => Some(Source::Tcp),
         _ => None,
     }
 }
@@ -278,30 +311,28 @@ fn entered(regs: u64) -> Result<(), DropReason> {
     let Some((shape, direction, flags)) = arch::classify(registers.number) else {
         return Ok(());
     };
-    let Some((source, object, inode)) = object(file(registers.arguments[0])) else {
-        return Ok(());
+    let Some(object) = object(file(registers.arguments[0])) else {
+        return call::idle();
     };
-    let mut call = Call::new(object, source, direction);
+    let mut call = Call::new(object.address, object.source, direction);
     if !describe(&mut call, shape, flags, &registers) {
-        return Ok(());
+        return call::idle();
     }
-    match source {
-        Source::Pipe => pipe::begin(&mut call, inode),
-        Source::Unix => unix::begin(&mut call),
-        _ => tcp::begin(&mut call),
+    match object.source {
+        Source::Pipe => pipe::begin(&mut call, object.number),
+        Source::Unix => unix::begin(&mut call, object.number),
+        _ => tcp::begin(&mut call, object.number),
     }
 }
 
 #[inline(always)]
-fn returned(regs: u64, result: i64) {
-    let id = aya_ebpf::helpers::bpf_get_current_pid_tgid();
-    if CALLS.get_ptr(&id).is_none() && !unseen(regs, result) {
-        return;
-    }
-    let Some(call) = CALLS.get_ptr_mut(&id) else { return };
+fn returned(call: *mut Call, result: i64) {
     // SAFETY: a live map value.
     unsafe {
         let object = (*call).object;
+        if object == 0 {
+            return;
+        }
         let result = if (*call).messages != 0 && result > 0 {
             sum(call, result as u64)
         } else {
@@ -317,25 +348,18 @@ fn returned(regs: u64, result: i64) {
     }
 }
 
-/// A return whose entry was not seen: muted bytes are counted, a read that was in progress when the observer came is taken up now.
-/// True when there is a call to finish.
+/// The first return of a thread whose entry was not seen: it was in this call when the observer came. The registers still hold
+/// the arguments.
 #[inline(always)]
-fn unseen(regs: u64, result: i64) -> bool {
-    if result <= 0 || !scope::covers_current() {
-        return false;
+fn begun_before_us(regs: u64, result: i64) {
+    if result <= 0 || arch::classify(arch::number(regs)).is_none() || !scope::covers_current() || compat() {
+        return;
     }
-    let registers = arch::registers(regs);
-    let Some((_, object, _)) = object(file(registers.arguments[0])) else {
-        return false;
-    };
-    if let Some(stream) = STREAMS.get_ptr_mut(&object) {
-        // SAFETY: a live map value.
-        if unsafe { (*stream).flags } & crate::stream::MUTED != 0 {
-            emit::count_muted(result as u64);
-            return false;
-        }
+    if entered(regs).is_ok()
+        && let Some(call) = call::entry()
+    {
+        returned(call, result);
     }
-    !compat() && entered(regs).is_ok()
 }
 
 /// Bytes of the first `count` messages of a `sendmmsg` or `recvmmsg`.
@@ -361,15 +385,15 @@ fn closing(regs: u64) {
         return;
     }
     let file = file(arch::registers(regs).arguments[0]);
-    let Some((source, object, inode)) = object(file) else {
+    let Some(object) = object(file) else {
         return;
     };
     if read::<u64>(file + offset!(file_references)) != offset!(file_last_reference) {
         return;
     }
-    match source {
-        Source::Pipe => pipe::release(inode, file),
-        Source::Unix => unix::release(object),
+    match object.source {
+        Source::Pipe => pipe::release(object.address, object.number, file),
+        Source::Unix => unix::release(object.address),
         _ => {}
     }
 }

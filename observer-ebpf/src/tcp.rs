@@ -93,10 +93,10 @@ pub fn tcp_close_entry(ctx: FEntryContext) -> i32 {
 
 #[inline(always)]
 fn entered(direction: Direction, sock: u64, message: u64) -> i32 {
-    if scope::covers_current() {
+    if scope::covers_current() && !stream::muted(sock) {
         let mut call = Call::new(sock, Source::Tcp, direction);
         iterator::describe(&mut call, message + offset!(msghdr_iter));
-        if let Err(reason) = begin(&mut call) {
+        if let Err(reason) = begin(&mut call, inode(sock)) {
             emit::count(reason, 0);
         }
     }
@@ -112,11 +112,10 @@ fn returned(sock: u64, result: i64) -> i32 {
     0
 }
 
-/// Remembers a call on the socket `call.object` until it returns.
+/// Remembers a call on the socket `call.object`, whose inode has `number`, until it returns.
 #[inline(always)]
-pub fn begin(call: &mut Call) -> Result<(), DropReason> {
+pub fn begin(call: &mut Call, number: u64) -> Result<(), DropReason> {
     let sock = call.object;
-    let number = inode(sock);
     let stream = match stream::known(sock, number) {
         Some(stream) => stream,
         None => {
@@ -215,7 +214,7 @@ fn open_tcp(sock: u64, number: u64) -> u64 {
     let key = connection_key(sock);
     let other_end = || {
         let _ = CONNECTIONS.insert(&key, &sock, 0);
-        other_end(key)
+        (other_end(key), 0)
     };
     stream::open(sock, Source::Tcp, number, other_end, |opened| {
         opened.netns = network_namespace(sock);

@@ -70,9 +70,13 @@ pub fn unix_release_entry(ctx: FEntryContext) -> i32 {
 #[inline(always)]
 fn entered(direction: Direction, socket: u64, message: u64) -> i32 {
     if scope::covers_current() {
-        let mut call = Call::new(read(socket + offset!(socket_sk)), Source::Unix, direction);
+        let sock = read(socket + offset!(socket_sk));
+        if stream::muted(sock) {
+            return 0;
+        }
+        let mut call = Call::new(sock, Source::Unix, direction);
         iterator::describe(&mut call, message + offset!(msghdr_iter));
-        if let Err(reason) = begin(&mut call) {
+        if let Err(reason) = begin(&mut call, inode(sock)) {
             emit::count(reason, 0);
         }
     }
@@ -86,10 +90,9 @@ fn returned(socket: u64, result: i64) -> i32 {
     0
 }
 
-/// Remembers a call on the socket `call.object` until it returns.
+/// Remembers a call on the socket `call.object`, whose inode has `number`, until it returns.
 #[inline(always)]
-pub fn begin(call: &mut Call) -> Result<(), DropReason> {
-    let number = inode(call.object);
+pub fn begin(call: &mut Call, number: u64) -> Result<(), DropReason> {
     let stream = match stream::known(call.object, number) {
         Some(stream) => stream,
         None => {
@@ -98,8 +101,11 @@ pub fn begin(call: &mut Call) -> Result<(), DropReason> {
             // SAFETY: a live map value.
             let peer = unsafe { (*stream).peer };
             // Its other end too: who holds that may be known before it moves a byte.
-            if peer != 0 && STREAMS.get_ptr(&peer).is_none() {
-                open_unix(peer, inode(peer), 0);
+            if peer != 0 {
+                let number = inode(peer);
+                if stream::known(peer, number).is_none() {
+                    open_unix(peer, number, 0);
+                }
             }
             stream
         }
@@ -147,16 +153,12 @@ pub fn inode(sock: u64) -> u64 {
 #[inline(never)]
 fn open_unix(sock: u64, number: u64, process: u32) -> u64 {
     let peer: u64 = read(sock + offset!(unix_peer));
-    stream::open(
-        sock,
-        Source::Unix,
-        number,
-        || peer,
-        |opened| {
-            opened.head.pid = process;
-            opened.netns = network_namespace(sock);
-            opened.peer_inode = if peer == 0 { 0 } else { inode(peer) };
-        },
-    );
+    let peer_number = if peer == 0 { 0 } else { inode(peer) };
+    let other_end = || (peer, peer_number);
+    stream::open(sock, Source::Unix, number, other_end, |opened| {
+        opened.head.pid = process;
+        opened.netns = network_namespace(sock);
+        opened.peer_inode = peer_number;
+    });
     0
 }

@@ -13,6 +13,11 @@ pub(crate) fn wall_lead_ns() -> u64 {
     read(libc::CLOCK_REALTIME).saturating_sub(read(libc::CLOCK_MONOTONIC))
 }
 
+/// CPU time of this process, in nanoseconds.
+pub(crate) fn process_cpu_ns() -> u64 {
+    read(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
 fn read(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid place for the kernel to write one timespec to.

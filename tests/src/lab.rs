@@ -1,6 +1,6 @@
 //! Where the tests run and with what: the daemon, the peers, the backend, the scope, and a folder for what they leave.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use std::{env, fs};
@@ -54,9 +54,8 @@ impl Lab {
     /// Settles what the command line leaves open.
     pub(crate) fn new(args: RunArgs, place: Place) -> Result<Self> {
         let native = place == Place::Native;
-        let default = env::temp_dir().join(format!("mcp-observer-e2e-{}", std::process::id()));
         let keep = args.keep.is_some();
-        let folder = args.keep.unwrap_or(default);
+        let folder = args.keep.unwrap_or_else(temporary);
         fs::create_dir_all(&folder)?;
         Ok(Self {
             observer: fs::canonicalize(&args.observer).with_context(|| format!("{}", args.observer.display()))?,
@@ -69,10 +68,34 @@ impl Lab {
             jobs: args.jobs.unwrap_or(if native { 2 } else { 1 }),
             patience: args.patience.unwrap_or(if native { 1 } else { 8 }),
             matrix: args.matrix,
-            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            kernel: running_kernel()?,
             folder,
             keep,
         })
+    }
+
+    /// What a benchmark needs.
+    pub(crate) fn for_bench(observer: &Path, peers: &Path, backend: &str) -> Result<Self> {
+        let folder = temporary();
+        fs::create_dir_all(&folder)?;
+        Ok(Self {
+            observer: fs::canonicalize(observer).with_context(|| format!("{}", observer.display()))?,
+            peers: peers.to_owned(),
+            backend: backend.to_owned(),
+            scope: ScopeKind::Cgroup,
+            pairs: Pairs::Quick,
+            jobs: 1,
+            patience: 1,
+            matrix: None,
+            kernel: running_kernel()?,
+            folder,
+            keep: false,
+        })
+    }
+
+    /// The running kernel's release.
+    pub(crate) fn kernel(&self) -> &str {
+        &self.kernel
     }
 
     /// A time-out, stretched to this machine's speed.
@@ -110,6 +133,14 @@ impl Lab {
             eprintln!("e2e: logs, truths and records are in {}", self.folder.display());
         }
     }
+}
+
+fn temporary() -> PathBuf {
+    env::temp_dir().join(format!("mcp-observer-e2e-{}", std::process::id()))
+}
+
+fn running_kernel() -> Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned())
 }
 
 /// Calls that the peers made, and those of them that the observer saw.

@@ -1,11 +1,12 @@
 //! End-to-end tests of mcp-observer: real MCP programs on a real kernel, and the observer's calls held against what those
 //! programs say they did.
 //!
-//! `e2e native` and `e2e vm` run the tests, `e2e self-check` runs the peers without an observer, and the hidden commands are
-//! the light peers that the tests start by the hundred.
+//! `e2e native` and `e2e vm` run the tests, `e2e bench` the benchmarks, `e2e self-check` runs the peers without an observer, and
+//! the hidden commands are the light peers that tests and benchmarks start by the hundred.
 
 #![allow(clippy::disallowed_methods, reason = "a test driver reads clocks")]
 
+mod bench;
 mod cgroup;
 mod clock;
 mod compare;
@@ -40,6 +41,8 @@ enum Command {
     Vm(RunArgs),
     /// Runs every pair of peers without an observer and checks what they say of themselves.
     SelfCheck(SelfCheckArgs),
+    /// Measures what the observer costs others and itself.
+    Bench(bench::BenchArgs),
     /// Prints a matrix file as a table.
     Matrix {
         /// The file that `native` and `vm` append to.
@@ -51,6 +54,14 @@ enum Command {
     TinyClient(tiny::ClientArgs),
     #[command(hide = true)]
     Noise(noise::NoiseArgs),
+    #[command(hide = true)]
+    Echo(bench::EchoArgs),
+    #[command(hide = true)]
+    FloodClient(bench::FloodClientArgs),
+    #[command(hide = true)]
+    FloodServer(bench::FloodServerArgs),
+    #[command(hide = true)]
+    Hold(bench::HoldArgs),
 }
 
 /// What a run of the tests is told.
@@ -109,10 +120,15 @@ fn main() -> ExitCode {
         Command::Native(args) => scenarios::run(args, lab::Place::Native),
         Command::Vm(args) => scenarios::run(args, lab::Place::Vm),
         Command::SelfCheck(args) => self_check::run(&args.peers, &args.only),
+        Command::Bench(args) => bench::run(&args),
         Command::Matrix { file } => matrix::print(&file).map(|()| ExitCode::SUCCESS),
         Command::TinyServer(args) => tiny::serve(&args).map(|()| ExitCode::SUCCESS),
         Command::TinyClient(args) => tiny::call(&args).map(|()| ExitCode::SUCCESS),
         Command::Noise(args) => noise::make(&args).map(|()| ExitCode::SUCCESS),
+        Command::Echo(args) => bench::echo(&args).map(|()| ExitCode::SUCCESS),
+        Command::FloodClient(args) => bench::flood_client(&args).map(|()| ExitCode::SUCCESS),
+        Command::FloodServer(args) => bench::flood_server(&args).map(|()| ExitCode::SUCCESS),
+        Command::Hold(args) => bench::hold(&args).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
         eprintln!("e2e: {error:#}");

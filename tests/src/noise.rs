@@ -5,7 +5,7 @@ use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
@@ -57,6 +57,10 @@ pub(crate) enum Kind {
     BigHead,
     /// A chunk that says it is 2^63 bytes long.
     ChunkSize,
+    /// The same from a server.
+    AnswerChunkSize,
+    /// A server that announces more than it sends.
+    AnswerTooShort,
 }
 
 /// Makes the noise.
@@ -81,6 +85,8 @@ pub(crate) fn make(args: &NoiseArgs) -> Result<()> {
             .call(&echo(&json!(1), "at last"), &mut teller, Optional::No)
             .map(|_| ()),
         Kind::BigHead | Kind::ChunkSize => bad_http(args.kind, &mut teller),
+        Kind::AnswerChunkSize => bad_answer(Manner::HugeChunk, &mut teller),
+        Kind::AnswerTooShort => bad_answer(Manner::HalfBody, &mut teller),
         Kind::HalfMessage | Kind::LongLine | Kind::Ids | Kind::EmptyObject | Kind::InvalidUtf8 | Kind::Nesting => {
             bad_lines(args.kind, &mut teller)
         }
@@ -199,6 +205,25 @@ fn bad_http(kind: Kind, teller: &mut Teller) -> Result<()> {
         )?;
     }
     drop(bad);
+    let mut good = Link::http(port)?;
+    good.call(&initialize(&json!(0)), teller, Optional::No)?;
+    good.call(&echo(&json!(2), "after"), teller, Optional::No)?;
+    Ok(())
+}
+
+/// A good call whose answer never becomes whole, and then one on a good server.
+fn bad_answer(manner: Manner, teller: &mut Teller) -> Result<()> {
+    let (_bad_server, port) = listen(manner)?;
+    let mut bad = Link::http(port)?;
+    let call = echo(&json!(1), "to a bad server");
+    teller.begin(&call, Optional::No)?;
+    bad.send_message(&call)?;
+    let whole = bad
+        .receive()
+        .is_ok_and(|(_, body)| serde_json::from_slice::<Value>(&body).is_ok());
+    ensure!(!whole, "a bad answer was taken for a good one");
+    drop(bad);
+    let (_server, port) = listen(Manner::Mcp)?;
     let mut good = Link::http(port)?;
     good.call(&initialize(&json!(0)), teller, Optional::No)?;
     good.call(&echo(&json!(2), "after"), teller, Optional::No)?;

@@ -33,15 +33,16 @@ pub(crate) struct Observer {
 impl Observer {
     /// Starts the daemon over a control group (or the node, as the lab says) and waits until it is ready.
     pub(crate) fn start(lab: &Lab, cgroup: &Cgroup, extra: &[&str]) -> Result<Self> {
-        let (calls, out, log) = (
-            lab.file("calls.jsonl"),
-            lab.file("observer.out"),
-            lab.file("observer.log"),
-        );
+        let calls = lab.file("calls.jsonl");
+        let words = ["--calls", "json", "--calls-file", &calls.to_string_lossy()];
+        Self::start_writing(lab, cgroup, &calls, &[&words, extra].concat())
+    }
+
+    /// The same, with no file of calls unless `extra` names one: it prints where `--calls` says, which nobody reads.
+    pub(crate) fn start_writing(lab: &Lab, cgroup: &Cgroup, calls: &Path, extra: &[&str]) -> Result<Self> {
+        let (out, log) = (lab.file("observer.out"), lab.file("observer.log"));
         let mut command = Command::new(&lab.observer);
-        command
-            .args(["run", "--listen", "127.0.0.1:0", "--calls", "json", "--calls-file"])
-            .arg(&calls);
+        command.args(["run", "--listen", "127.0.0.1:0"]);
         command.args(["--backend", &lab.backend]);
         if lab.scope == ScopeKind::Cgroup {
             command.arg("--cgroup").arg(cgroup.path());
@@ -57,7 +58,7 @@ impl Observer {
         let mut observer = Self {
             child,
             address: String::new(),
-            calls,
+            calls: calls.to_owned(),
             out,
             log,
             ready_ns: 0,
@@ -153,6 +154,11 @@ impl Observer {
         Ok(ids)
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its resident memory, in bytes.
     pub(crate) fn resident(&self) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
@@ -174,8 +180,10 @@ impl Observer {
         ensure!(status.success(), "it stopped with {status}; {}", self.last_words());
         ensure!(took <= STOP_LIMIT, "it took {took:?} to stop");
         ensure_only_calls(&self.out)?;
-        let hole = record::hole(&fs::read_to_string(&self.calls).unwrap_or_default());
+        let calls = fs::read_to_string(&self.calls).unwrap_or_default();
+        let (hole, misfit) = (record::hole(&calls), record::misfit(&calls));
         ensure!(hole.is_none(), "a line is lost: {hole:?}");
+        ensure!(misfit.is_none(), "a line is not as its schema says: {misfit:?}");
         record::read(&self.calls)
     }
 

@@ -55,7 +55,7 @@ impl Client {
         Self::RmcpLegacy,
     ];
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Py23 => "py-2.3",
             Self::Py23Legacy => "py-2.3-legacy",
@@ -356,6 +356,11 @@ impl Program {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
+    }
+
+    /// All it wrote.
+    pub(crate) fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     fn last_words(&self) -> String {

@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::Value;
+
+const SCHEMA: &str = include_str!("../../deploy/mcp-call-1.schema.json");
 
 /// One finished call as the observer reports it.
 #[derive(Clone, Debug, Deserialize)]
@@ -23,6 +26,13 @@ pub(crate) struct Record {
     pub(crate) server: Process,
     pub(crate) timing: Timing,
     pub(crate) bytes: Bytes,
+    pub(crate) flags: Flags,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(crate) struct Flags {
+    /// Bytes around the call are lost, so that its times may be those of a neighbour.
+    pub(crate) lossy: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -81,6 +91,24 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Record>> {
     Ok(records)
 }
 
+/// Says which line is not as the shipped schema of its name has it.
+pub(crate) fn misfit(text: &str) -> Option<String> {
+    static CALL: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
+        let schema: Value = serde_json::from_str(SCHEMA).expect("the shipped schema is JSON");
+        jsonschema::validator_for(&schema).expect("the shipped schema is one")
+    });
+    text.lines().find_map(|line| {
+        let Ok(value) = serde_json::from_str::<Value>(line) else {
+            return Some(format!("not JSON: {line}"));
+        };
+        let wrong = CALL
+            .iter_errors(&value)
+            .next()
+            .filter(|_| value["schema"] == "mcp-call/1")?;
+        Some(format!("{wrong} at {}: {line}", wrong.instance_path()))
+    })
+}
+
 /// Says where the numbering of a file's records, of whatever schema, has a hole.
 pub(crate) fn hole(text: &str) -> Option<String> {
     let seq = |line: &str| serde_json::from_str::<Value>(line).ok()?["seq"].as_u64();
@@ -110,7 +138,7 @@ fn wall_ns(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{hole, wall_ns};
+    use super::{hole, misfit, wall_ns};
 
     #[test]
     fn holes() {
@@ -119,6 +147,13 @@ mod tests {
             hole("{\"seq\":4}\n{\"seq\":6}\n").as_deref(),
             Some("record numbers jump from 4 to 6")
         );
+    }
+
+    #[test]
+    fn misfits() {
+        assert_eq!(misfit("{\"schema\":\"mcp-catalog/1\"}\n"), None);
+        assert!(misfit("{\"schema\":\"mcp-call/1\"}\n").is_some_and(|line| line.contains("required")));
+        assert!(misfit("{\"schema\":\n").is_some());
     }
 
     #[test]

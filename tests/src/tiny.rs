@@ -3,7 +3,8 @@
 //! The server answers whatever it can read and skips the rest, so that a stream fed with bad input goes on.
 
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread::{sleep, spawn};
@@ -18,9 +19,12 @@ use crate::truth::{Optional, Teller};
 /// A server on standard input and output, or on a port.
 #[derive(Args)]
 pub(crate) struct ServerArgs {
-    /// Listens on this port of 127.0.0.1 and speaks HTTP.
+    /// Listens on this port and speaks HTTP.
     #[arg(long)]
     port: Option<u16>,
+    /// The address it listens on.
+    #[arg(long, default_value = "127.0.0.1")]
+    host: IpAddr,
     /// How it answers.
     #[arg(long, value_enum, default_value = "mcp")]
     manner: Manner,
@@ -37,6 +41,10 @@ pub(crate) enum Manner {
     Lsp,
     /// With as many bytes as it is sent, none of them text.
     Garble,
+    /// Over HTTP with a chunk that says it is 2^63 bytes long, and closes.
+    HugeChunk,
+    /// Over HTTP with half of the bytes that it announces, and closes.
+    HalfBody,
 }
 
 impl Manner {
@@ -47,6 +55,8 @@ impl Manner {
             Self::Plain => "plain",
             Self::Lsp => "lsp",
             Self::Garble => "garble",
+            Self::HugeChunk => "huge-chunk",
+            Self::HalfBody => "half-body",
         }
     }
 }
@@ -69,18 +79,37 @@ pub(crate) struct ClientArgs {
     /// Port of an HTTP server; otherwise it starts a server of its own on pipes.
     #[arg(long)]
     port: Option<u16>,
+    /// That server's address.
+    #[arg(long, default_value = "127.0.0.1")]
+    host: IpAddr,
+    /// Sends each message in this many pieces of memory.
+    #[arg(long, default_value_t = 1)]
+    segments: usize,
+    /// The system call that takes the pieces.
+    #[arg(long, value_enum, default_value = "writev")]
+    gather: Gather,
+}
+
+/// How pieces of memory are handed to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Gather {
+    Writev,
+    /// Sockets alone have it.
+    Sendmsg,
 }
 
 /// Serves until the input ends, or for ever.
 pub(crate) fn serve(args: &ServerArgs) -> Result<()> {
     let Some(port) = args.port else {
         return match args.manner {
-            Manner::Mcp | Manner::Plain => serve_lines(io::stdin().lock(), io::stdout().lock(), args.manner),
+            Manner::Mcp | Manner::Plain | Manner::HugeChunk | Manner::HalfBody => {
+                serve_lines(io::stdin().lock(), io::stdout().lock(), args.manner)
+            }
             Manner::Lsp => serve_framed(io::stdin().lock(), io::stdout().lock()),
             Manner::Garble => serve_garbled(io::stdin().lock(), io::stdout().lock()),
         };
     };
-    let listener = TcpListener::bind(("127.0.0.1", port))?;
+    let listener = TcpListener::bind((args.host, port))?;
     eprintln!("ready");
     for stream in listener.incoming() {
         let (stream, manner) = (stream?, args.manner);
@@ -133,7 +162,7 @@ fn serve_garbled(mut input: impl Read, mut output: impl Write) -> Result<()> {
 fn answer(message: &[u8], manner: Manner) -> Option<Value> {
     let request: Value = serde_json::from_slice(message).ok()?;
     let id = request.get("id")?;
-    if manner != Manner::Mcp {
+    if matches!(manner, Manner::Plain | Manner::Lsp) {
         return Some(json!({"jsonrpc": "2.0", "id": id, "result": {"protocolVersion": 1, "capabilities": {}}}));
     }
     let result = match request["method"].as_str()? {
@@ -158,6 +187,9 @@ fn serve_http(stream: &TcpStream, manner: Manner) -> Result<()> {
             None => ("202 Accepted", String::new()),
         };
         let mut output: &TcpStream = stream;
+        if let Some(bad) = bad_answer(manner, &answer) {
+            return Ok(output.write_all(bad.as_bytes())?);
+        }
         let head = format!(
             "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             answer.len()
@@ -165,6 +197,21 @@ fn serve_http(stream: &TcpStream, manner: Manner) -> Result<()> {
         output.write_all(format!("{head}{answer}").as_bytes())?;
     }
     Ok(())
+}
+
+/// An answer that ends before it is whole.
+fn bad_answer(manner: Manner, answer: &str) -> Option<String> {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+    match manner {
+        Manner::HugeChunk => Some(format!(
+            "{head}Transfer-Encoding: chunked\r\n\r\n8000000000000000\r\n{answer}"
+        )),
+        Manner::HalfBody => {
+            let half = &answer[..answer.len() / 2];
+            Some(format!("{head}Content-Length: {}\r\n\r\n{half}", answer.len()))
+        }
+        _ => None,
+    }
 }
 
 /// Reads one message with a head: the head's length and the body. HTTP and the language servers' framing alike.
@@ -219,9 +266,14 @@ impl Link {
         Ok(Self::Pipe { server, input, output })
     }
 
-    /// Connects to a server that listens.
+    /// Connects to a server that listens on this machine's own address.
     pub(crate) fn http(port: u16) -> Result<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        Self::http_to(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+    }
+
+    /// Connects to a server that listens.
+    pub(crate) fn http_to(host: IpAddr, port: u16) -> Result<Self> {
+        let stream = TcpStream::connect((host, port))?;
         stream.set_nodelay(true)?;
         let input = BufReader::new(stream.try_clone()?);
         Ok(Self::Http { stream, input })
@@ -240,12 +292,47 @@ impl Link {
 
     /// Sends a message in this link's framing; returns its length on the wire.
     pub(crate) fn send_message(&mut self, message: &Value) -> Result<usize> {
-        let bytes = match self {
-            Self::Pipe { .. } => format!("{message}\n"),
-            Self::Http { .. } => post("/mcp", &message.to_string()),
-        };
+        let bytes = self.framed(message);
         self.send(bytes.as_bytes())?;
         Ok(bytes.len())
+    }
+
+    fn framed(&self, message: &Value) -> String {
+        match self {
+            Self::Pipe { .. } => format!("{message}\n"),
+            Self::Http { .. } => post("/mcp", &message.to_string()),
+        }
+    }
+
+    /// Sends bytes in so many pieces, with one system call where it takes them all.
+    fn send_pieces(&mut self, bytes: &[u8], segments: usize, gather: Gather) -> Result<()> {
+        let descriptor = match self {
+            Self::Pipe { output, .. } => output.get_ref().as_raw_fd(),
+            Self::Http { stream, .. } => stream.as_raw_fd(),
+        };
+        let pieces: Vec<libc::iovec> = bytes
+            .chunks(bytes.len().div_ceil(segments))
+            .map(|piece| libc::iovec {
+                iov_base: piece.as_ptr().cast_mut().cast(),
+                iov_len: piece.len(),
+            })
+            .collect();
+        // SAFETY: the descriptor is open, every piece lies in `bytes`, and the kernel only reads them; zero is a valid msghdr.
+        let sent = unsafe {
+            match gather {
+                Gather::Writev => libc::writev(descriptor, pieces.as_ptr(), i32::try_from(pieces.len())?),
+                Gather::Sendmsg => {
+                    let mut message: libc::msghdr = std::mem::zeroed();
+                    message.msg_iov = pieces.as_ptr().cast_mut();
+                    message.msg_iovlen = pieces.len() as _;
+                    libc::sendmsg(descriptor, &raw const message, 0)
+                }
+            }
+        };
+        match usize::try_from(sent) {
+            Ok(sent) => self.send(&bytes[sent..]),
+            Err(_) => Err(io::Error::last_os_error().into()),
+        }
     }
 
     /// Receives one message in this link's framing: the length of its head, and its body.
@@ -280,8 +367,20 @@ impl Link {
 
     /// Makes one call and tells the truth of it; returns the bytes that passed.
     pub(crate) fn call(&mut self, request: &Value, teller: &mut Teller, optional: Optional) -> Result<usize> {
+        self.call_by(request, teller, optional, |link, bytes| link.send(bytes))
+    }
+
+    fn call_by(
+        &mut self,
+        request: &Value,
+        teller: &mut Teller,
+        optional: Optional,
+        send: impl Fn(&mut Self, &[u8]) -> Result<()>,
+    ) -> Result<usize> {
         let seq = teller.begin(request, optional)?;
-        let sent = self.send_message(request)?;
+        let bytes = self.framed(request);
+        send(self, bytes.as_bytes())?;
+        let sent = bytes.len();
         let (head, answer) = self.receive()?;
         let parsed: Value = serde_json::from_slice(&answer).context("the answer is not JSON")?;
         teller.end(
@@ -331,13 +430,17 @@ pub(crate) fn echo(id: &Value, text: &str) -> Value {
 pub(crate) fn call(args: &ClientArgs) -> Result<()> {
     let mut teller = Teller::create(&args.truth)?;
     let mut link = match args.port {
-        Some(port) => Link::http(port)?,
+        Some(port) => Link::http_to(args.host, port)?,
         None => Link::pipe(Manner::Mcp)?,
     };
     let mut total = link.call(&initialize(&json!(0)), &mut teller, Optional::No)?;
     let text = "x".repeat(args.bytes);
     for id in 1..=args.calls {
-        total += link.call(&echo(&json!(id), &text), &mut teller, Optional::No)?;
+        let send = |link: &mut Link, bytes: &[u8]| match args.segments {
+            1 => link.send(bytes),
+            segments => link.send_pieces(bytes, segments, args.gather),
+        };
+        total += link.call_by(&echo(&json!(id), &text), &mut teller, Optional::No, send)?;
         sleep(Duration::from_millis(args.pause_ms));
     }
     teller.bytes(u64::try_from(total)?)

@@ -135,6 +135,9 @@ impl Kernel {
             Some(offset) => (offset, 0),
             None => (need("file", "f_count")?, 1),
         };
+        if need("fdtable", "fd")? != need("fdtable", "max_fds")? + 8 {
+            bail!("this kernel's struct fdtable is laid out in a way that this version does not know");
+        }
         Ok(Layout {
             task_files: need("task_struct", "files")?,
             task_pid: need("task_struct", "pid")?,
@@ -145,7 +148,6 @@ impl Kernel {
             signal_live: need("signal_struct", "live")?,
             signal_group_exit_code: need("signal_struct", "group_exit_code")?,
             files_fdt: need("files_struct", "fdt")?,
-            fdtable_fd: need("fdtable", "fd")?,
             fdtable_max_fds: need("fdtable", "max_fds")?,
             file_inode: need("file", "f_inode")?,
             file_private_data: need("file", "private_data")?,

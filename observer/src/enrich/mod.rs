@@ -251,8 +251,9 @@ impl Enricher {
                     .label(&capability, &call.method, call.target.as_deref(), proof)
             }
             Observation::CallBegan(began) => {
+                let proof = if began.target_known { Proof::Seen } else { Proof::Missing };
                 self.operations
-                    .label(&capability, &began.method, began.target.as_deref(), Proof::Missing)
+                    .label(&capability, &began.method, began.target.as_deref(), proof)
             }
             Observation::Notification { method, .. } | Observation::ServerRequest { method, .. } => {
                 method_label(method).into()

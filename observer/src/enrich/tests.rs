@@ -45,14 +45,17 @@ fn named(mut parties: Parties, name: &str) -> Parties {
 
 fn began(parties: Parties, method: &str) -> Observation {
     Observation::CallBegan(CallBegan {
+        number: 1,
         parties,
         method: method.into(),
         target: None,
+        target_known: false,
     })
 }
 
 fn call(parties: Parties, method: &str) -> Observation {
     Observation::Call(Box::new(Call {
+        number: 1,
         parties,
         method: method.into(),
         target: None,

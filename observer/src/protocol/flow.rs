@@ -36,6 +36,9 @@ impl Pipeline {
         if matches!(flow.framer, Framer::Ignore) {
             flow.ledger.used += data.bytes.len() as u64;
         } else {
+            if at == At::Writer && data.missing == Missing::AtOtherEnd {
+                flow.assembler.announce(start, data.span, data.bytes.len());
+            }
             flow.assembler.insert(start, data.span, data.bytes, data.missing, now);
         }
         if muted {
@@ -75,11 +78,12 @@ impl Pipeline {
                 return;
             };
             if let Chunk::Gap { length, kind, .. } = chunk {
+                let ignored = matches!(flow.framer, Framer::Ignore);
                 if kind != GapKind::Muted {
                     flow.last_gap = Some(now);
+                    self.http_torn(flow_id);
                 }
-                let ignored = matches!(flow.framer, Framer::Ignore);
-                if kind == GapKind::Missing && !ignored {
+                if kind == GapKind::Undelivered && !ignored {
                     self.lose(DropReason::Missing, length);
                 }
             }
@@ -194,11 +198,11 @@ impl Pipeline {
         }
     }
 
-    /// Everything up to here was read.
+    /// Everything up to here was read; what an earlier call read that was not seen stays without that time.
     fn resolve_reads(&mut self, flow_id: FlowId, mark: &Mark) {
-        let (read, reader, end) = (mark.returned, mark.pid, mark.end());
+        let end = mark.end();
         if let Some(flow) = self.streams.flow_mut(flow_id) {
-            flow.line.read_seen(end, read, reader);
+            flow.line.read_seen(mark);
         }
         loop {
             let Some(flow) = self.streams.flow_mut(flow_id) else {
@@ -207,7 +211,8 @@ impl Pipeline {
             let Some((at, slot)) = flow.awaiting.pop_front_if(|(at, _)| *at <= end) else {
                 return;
             };
-            self.read_seen(slot, flow_id, at, read, reader);
+            let seen = mark.completes(at).then_some((mark.returned, mark.pid));
+            self.read_seen(slot, flow_id, at, seen);
         }
     }
 

@@ -157,6 +157,8 @@ pub(crate) enum Parsed {
     Message(Box<Message>),
     /// Not one; with its id where that could be read and nothing says that it is a request.
     Broken(MalformedReason, Option<RpcId>),
+    /// So much of it is missing, by no fault of the peer's, that nothing can be said: this many bytes were seen.
+    Unreadable(u64),
 }
 
 /// The messages of one body: one, or those of a batch.
@@ -164,8 +166,17 @@ pub(crate) type Messages = SmallVec<[Parsed; 1]>;
 
 /// Reads a body.
 ///
-/// A cut body gives what its head and tail tell; where that is no message it is `Broken(BadJson)`.
+/// A cut body gives what its head and tail tell; where that is no message it is `Unreadable`.
 pub(crate) fn parse(payload: &Payload) -> Messages {
+    let mut messages = read(payload);
+    if payload.cut && messages.iter().any(|parsed| matches!(parsed, Parsed::Broken(..))) {
+        let seen = payload.bytes.len() + payload.tail.len();
+        messages = smallvec::smallvec![Parsed::Unreadable(seen as u64)];
+    }
+    messages
+}
+
+fn read(payload: &Payload) -> Messages {
     let text = payload.bytes.as_ref();
     if !payload.cut && std::str::from_utf8(text).is_err() {
         return smallvec::smallvec![Parsed::Broken(MalformedReason::BadUtf8, None)];
@@ -451,6 +462,7 @@ mod tests {
     /// One word a message.
     fn words(payload: &Payload) -> String {
         let word = |parsed: &Parsed| match parsed {
+            Parsed::Unreadable(bytes) => format!("unreadable:{bytes}"),
             Parsed::Broken(reason, id) => {
                 format!(
                     "broken:{}:{}",
@@ -574,7 +586,7 @@ mod tests {
             r#"x","id":5}},"jsonrpc":"2.0","id":9}"#,
             "result:9:false",
         );
-        check(r#"{"result":{"te"#, "zzzz", "broken:not_json_rpc:");
+        check(r#"{"result":{"te"#, "zzzz", "unreadable:18");
     }
 
     #[test]

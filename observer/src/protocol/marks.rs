@@ -35,6 +35,11 @@ impl Mark {
     pub(crate) const fn end(&self) -> u64 {
         self.end
     }
+
+    /// Whether the call moved the byte before `position`.
+    pub(crate) const fn completes(&self, position: u64) -> bool {
+        self.start < position && position <= self.end
+    }
 }
 
 /// The calls on one side (all writes, or all reads) of a flow, in order of position.

@@ -62,8 +62,10 @@ pub(crate) struct Slot {
 /// What a request waits for in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
-    /// For who reads it, or reads its answer, or for an answer still on its way when its peer went.
+    /// For who reads it, or for an answer still on its way when its peer went.
     Soon,
+    /// For who reads its answer.
+    Read,
     /// For a retry that makes its refusal a step of negotiation.
     Retry,
     /// For its answer.
@@ -86,7 +88,7 @@ pub(crate) struct Matcher {
     progress: FxHashMap<(Scope, RpcId), Slot>,
     /// Requests on flows of lines whose answers come on a stream not yet known, by id alone.
     unpaired: FxHashMap<RpcId, SmallVec<[Slot; 1]>>,
-    lanes: [Lane; 3],
+    lanes: [Lane; 4],
     live: usize,
 }
 
@@ -196,7 +198,7 @@ impl Matcher {
 
     /// The next request that is due.
     pub(crate) fn pop_due(&mut self, now: Timestamp) -> Option<(Due, Slot)> {
-        for due in [Due::Soon, Due::Retry, Due::Deadline] {
+        for due in [Due::Soon, Due::Read, Due::Retry, Due::Deadline] {
             let lane = &mut self.lanes[due as usize];
             if lane.queue.front().is_some_and(|(at, _)| *at <= now) {
                 return lane.queue.pop_front().map(|(_, slot)| (due, slot));

@@ -97,6 +97,8 @@ pub struct Pipeline {
     /// Streams that something waits on which only time brings: a hole, a response before its request.
     restless: Vec<LinkId>,
     evictions: Evictions,
+    /// Requests let in so far: each is named by its number.
+    requests: u64,
     outputs: VecDeque<Output>,
 }
 
@@ -127,13 +129,19 @@ impl Pipeline {
             early: VecDeque::new(),
             restless: Vec::new(),
             evictions: Evictions::default(),
+            requests: 0,
             outputs: VecDeque::new(),
         }
     }
 
     /// Takes in one event. It is worked through when its time has come; see [`Self::handle_timeout`].
+    ///
+    /// What a stream is holds from its beginning, whenever it is told: that waits for nothing.
     pub fn handle_event(&mut self, event: Event) {
-        self.queue.push(event);
+        match event {
+            Event::Opened(opened) => return self.opened(&opened),
+            event => self.queue.push(event),
+        }
         if self.queue.is_full() {
             for event in self.queue.take_older_half() {
                 self.work(event);

@@ -213,17 +213,23 @@ impl Vantage {
 /// A request has been seen and is waiting for its answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CallBegan {
+    /// The number of the call; its [`Call`] has the same.
+    pub number: u64,
     /// Who talks with whom.
     pub parties: Parties,
     /// Method, as sent.
     pub method: String,
     /// Tool or prompt name.
     pub target: Option<String>,
+    /// Whether `target` is known to exist: a list result named it or a call to it succeeded.
+    pub target_known: bool,
 }
 
 /// A finished call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Call {
+    /// The number of the call, as its [`CallBegan`] has it; unique within a pipeline.
+    pub number: u64,
     /// Who talked with whom.
     pub parties: Parties,
     /// Method, as sent.

@@ -18,6 +18,9 @@ pub(crate) const HOLE_PATIENCE: u64 = 200_000_000;
 /// Pieces held of one flow; each is a record's payload, so that this is far more than any reordering needs.
 const MAX_HELD_PIECES: usize = 1024;
 
+/// Calls of one flow whose bytes are left to the reader and are still to come.
+const MAX_ANNOUNCED: usize = 64;
+
 /// Why bytes are not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GapKind {
@@ -25,8 +28,10 @@ pub(crate) enum GapKind {
     Told,
     /// A verdict asked for it.
     Muted,
-    /// Nobody said so: a record is missing.
+    /// Nobody said so: a record is missing, which the kernel side counted when it could not write it.
     Missing,
+    /// Their sender said that their reader would tell them, and the reader did not.
+    Undelivered,
 }
 
 /// What comes out, in order and without overlap.
@@ -79,6 +84,8 @@ pub(crate) struct Assembler {
     waiting: Option<Timestamp>,
     /// A reader was seen at this position, so bytes up to here exist.
     proof: u64,
+    /// What the sender said that the reader would tell: where each begins and ends, in order.
+    announced: VecDeque<(u64, u64)>,
     /// The last position seen, extended to 64 bits.
     reference: Option<u64>,
     /// Bytes that came twice.
@@ -122,6 +129,15 @@ impl Assembler {
             Missing::AtOtherEnd => self.prove(end + rest, now),
             Missing::Nothing | Missing::Lost(_) | Missing::Muted => {}
         }
+    }
+
+    /// Takes in that the sender left all but the first `captured` bytes of a span to the reader.
+    pub(crate) fn announce(&mut self, start: u64, span: u32, captured: usize) {
+        if self.announced.len() == MAX_ANNOUNCED {
+            self.announced.pop_front();
+        }
+        self.announced
+            .push_back((start + captured as u64, start + u64::from(span)));
     }
 
     /// Takes in that bytes up to `end` exist, although only the other end tells them.
@@ -182,22 +198,34 @@ impl Assembler {
         if patient && self.held_bytes <= max_bytes && self.held.len() <= MAX_HELD_PIECES {
             return None;
         }
-        let kind = GapKind::Missing;
-        Some(self.give(
-            Chunk::Gap {
-                start: next,
-                length: target - next,
-                kind,
-            },
-            now,
-        ))
+        let (end, kind) = self.explain(next, target);
+        let gap = Chunk::Gap {
+            start: next,
+            length: end - next,
+            kind,
+        };
+        Some(self.give(gap, now))
+    }
+
+    /// Why the bytes from `next` on are missing, and up to where that is the reason.
+    fn explain(&mut self, next: u64, target: u64) -> (u64, GapKind) {
+        while self.announced.front().is_some_and(|(_, end)| *end <= next) {
+            self.announced.pop_front();
+        }
+        match self.announced.front() {
+            Some((start, end)) if *start <= next => (target.min(*end), GapKind::Undelivered),
+            Some((start, _)) => (target.min(*start), GapKind::Missing),
+            None => (target, GapKind::Missing),
+        }
     }
 
     fn give(&mut self, chunk: Chunk, now: Timestamp) -> Chunk {
         let next = chunk.end();
         self.next = Some(next);
         let waits = self.held.front().is_some_and(|first| first.start() > next) || self.proof > next;
-        self.waiting = waits.then_some(now);
+        // A hole that has two reasons is one hole.
+        let same = matches!(chunk, Chunk::Gap { .. }).then_some(self.waiting).flatten();
+        self.waiting = waits.then_some(same.unwrap_or(now));
         chunk
     }
 

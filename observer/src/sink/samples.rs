@@ -63,6 +63,7 @@ pub(super) fn report(observation: Observation, operation: &str) -> Finding {
 /// A good call of a tool that took 12.5 ms, one second after the kernel's clock began.
 pub(super) fn call(change: impl FnOnce(&mut Call)) -> Finding {
     let mut call = Call {
+        number: 1,
         parties: parties(),
         method: "tools/call".into(),
         target: Some("get_forecast".into()),
@@ -97,9 +98,11 @@ pub(super) fn call(change: impl FnOnce(&mut Call)) -> Finding {
 
 pub(super) fn began() -> Finding {
     let began = CallBegan {
+        number: 1,
         parties: parties(),
         method: "tools/call".into(),
         target: Some("get_forecast".into()),
+        target_known: true,
     };
     report(Observation::CallBegan(began), "get_forecast")
 }

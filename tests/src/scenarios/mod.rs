@@ -1,10 +1,13 @@
 //! The tests, and how one of them is set up: a control group, a daemon over it, programs in it, and the reckoning at the end.
 
+mod addresses;
 mod bad_input;
 mod lives;
 mod load;
 mod overflow;
 mod pairs;
+mod refusals;
+mod segments;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -31,7 +34,17 @@ pub(crate) fn run(args: RunArgs, place: Place) -> Result<ExitCode> {
         (only.is_empty() || only.iter().any(|part| name.contains(part))) && !skip.iter().any(|part| name.contains(part))
     };
     let mut trials = pairs::trials(&lab, wanted);
-    for (name, test) in [load::TESTS, lives::TESTS, overflow::TESTS, bad_input::TESTS].concat() {
+    for (name, test) in [
+        load::TESTS,
+        lives::TESTS,
+        overflow::TESTS,
+        bad_input::TESTS,
+        addresses::TESTS,
+        segments::TESTS,
+        refusals::TESTS,
+    ]
+    .concat()
+    {
         if wanted(name) {
             let lab = Arc::clone(&lab);
             trials.push(Trial::test(name, move || told(test(&Stage::new(&lab, name)?))));
@@ -55,10 +68,10 @@ fn told(done: Result<()>) -> Result<(), Failed> {
 }
 
 /// What one test has of its own.
-struct Stage {
-    lab: Arc<Lab>,
+pub(crate) struct Stage {
+    pub(crate) lab: Arc<Lab>,
     name: String,
-    cgroup: Cgroup,
+    pub(crate) cgroup: Cgroup,
 }
 
 /// A client's truth and what is expected of its records.
@@ -75,7 +88,8 @@ impl Account {
 }
 
 impl Stage {
-    fn new(lab: &Arc<Lab>, name: &str) -> Result<Self> {
+    /// A stage with a control group of its own.
+    pub(crate) fn new(lab: &Arc<Lab>, name: &str) -> Result<Self> {
         Ok(Self {
             lab: Arc::clone(lab),
             name: name.to_owned(),
@@ -83,7 +97,8 @@ impl Stage {
         })
     }
 
-    fn observe(&self, extra: &[&str]) -> Result<Observer> {
+    /// Starts the observer over this stage.
+    pub(crate) fn observe(&self, extra: &[&str]) -> Result<Observer> {
         Observer::start(&self.lab, &self.cgroup, extra)
     }
 
@@ -95,14 +110,21 @@ impl Stage {
     }
 
     /// Starts one of this program's own light peers.
-    fn tiny(&self, words: &[&str]) -> Result<Program> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(words);
+    pub(crate) fn tiny(&self, words: &[&str]) -> Result<Program> {
+        self.tiny_behind(&[], words)
+    }
+
+    /// The same behind a command that executes it.
+    fn tiny_behind(&self, before: &[&str], words: &[&str]) -> Result<Program> {
+        let this = std::env::current_exe()?.to_string_lossy().into_owned();
+        let line = [before, &[&this], words].concat();
+        let mut command = Command::new(line[0]);
+        command.args(&line[1..]);
         Program::start(command, Some(&self.cgroup), self.lab.file("tiny.log"))
     }
 
     /// Starts a client, over HTTP together with its server.
-    fn start(&self, pair: Pair, scenario: &str, calls: usize) -> Result<Running> {
+    pub(crate) fn start(&self, pair: Pair, scenario: &str, calls: usize) -> Result<Running> {
         let listening = match pair.transport {
             crate::peer::Transport::Stdio => None,
             _ => Some(
@@ -179,10 +201,10 @@ fn agree(counts: Counts, differences: &[String]) -> Result<()> {
 }
 
 /// A client at work.
-struct Running {
-    client: Program,
+pub(crate) struct Running {
+    pub(crate) client: Program,
     server: Option<Program>,
-    truth: PathBuf,
+    pub(crate) truth: PathBuf,
 }
 
 impl Running {

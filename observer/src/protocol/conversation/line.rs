@@ -17,6 +17,7 @@ use crate::protocol::Pipeline;
 use crate::protocol::event::{DropReason, Verdict};
 use crate::protocol::framing::{Frame, FrameKind, Framer, Suspicion};
 use crate::protocol::jsonrpc::{Kind, Message, Parsed, RpcId, parse};
+use crate::protocol::marks::Mark;
 use crate::protocol::matcher::{Scope, Seen, Slot};
 use crate::protocol::mcp::method::Sender;
 use crate::protocol::mcp::outcome::End;
@@ -55,19 +56,10 @@ pub(crate) struct LineTalk {
 
 impl LineTalk {
     /// Notes when a held message was read.
-    pub(crate) fn read_seen(
-        &mut self,
-        end: u64,
-        read: crate::protocol::event::Timestamp,
-        reader: crate::protocol::event::Pid,
-    ) {
-        for held in self
-            .held
-            .iter_mut()
-            .filter(|held| held.seen.end <= end && held.seen.read.is_none())
-        {
-            held.seen.read = Some(read);
-            held.seen.reader = Some(reader);
+    pub(crate) fn read_seen(&mut self, mark: &Mark) {
+        for held in self.held.iter_mut().filter(|held| mark.completes(held.seen.end)) {
+            held.seen.read.get_or_insert(mark.returned);
+            held.seen.reader.get_or_insert(mark.pid);
         }
     }
 }
@@ -97,6 +89,7 @@ impl Pipeline {
         }
         match &parsed {
             Parsed::Broken(reason, _) => self.prose(flow_id, *reason, length),
+            Parsed::Unreadable(_) => {}
             Parsed::Message(_) => self.hold(flow_id, parsed, seen, length),
         }
     }
@@ -114,7 +107,7 @@ impl Pipeline {
                         _ => false,
                     }
             }
-            Parsed::Broken(..) => false,
+            Parsed::Broken(..) | Parsed::Unreadable(_) => false,
         };
         if proves {
             self.become_evident(flow_id);
@@ -151,6 +144,7 @@ impl Pipeline {
         };
         match parsed {
             Parsed::Message(message) => self.line_routed(&source, *message, seen),
+            Parsed::Unreadable(bytes) => self.lose(DropReason::Resync, bytes),
             Parsed::Broken(reason, id) => {
                 let sender = self.sender(flow_id, Sender::Either);
                 let parties = self.parties(flow_id, sender);

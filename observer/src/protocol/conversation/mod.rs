@@ -17,7 +17,7 @@ pub(crate) use early::Early;
 use smallvec::SmallVec;
 
 use super::Pipeline;
-use super::event::{DropReason, Timestamp};
+use super::event::{DropReason, Pid, Timestamp};
 use super::jsonrpc::{Kind, Params, Parsed, Reply, RpcId};
 use super::matcher::{Due, MAX_PENDING, Scope, Seen, Slot};
 use super::mcp::call::{Doom, Over, Pending};
@@ -27,9 +27,13 @@ use super::mcp::peer::PeerKey;
 use super::observation::{MalformedReason, Observation, Output, Parties, Side, Vantage};
 use super::stream::FlowId;
 
-/// How long a call waits for who reads it or its answer, and an answer for being read after its writer is gone. Readers are
-/// milliseconds behind; a reader stopped for longer costs one time stamp.
+/// How long a call waits for who reads it before it is told, and a call whose peer is gone for an answer still on its way.
+/// Readers are milliseconds behind.
 const SOON: u64 = 250_000_000;
+
+/// How long an answer that is seen waits for being read. Readers are milliseconds behind, on a machine with more programs
+/// than processors parts of a second; one that is stopped for longer costs a time stamp.
+const READ: u64 = 2_000_000_000;
 
 /// How long a refusal for its protocol version waits for the retry that makes it a step of negotiation.
 const RETRY: u64 = 1_000_000_000;
@@ -121,7 +125,9 @@ impl Pipeline {
             .peers
             .get(&conversation)
             .is_none_or(|known| known.version.is_none());
+        self.requests += 1;
         let mut pending = Pending {
+            number: self.requests,
             id,
             target: params.name.filter(|_| method.spec().is_some_and(|spec| spec.named)),
             progress_token: params.progress_token,
@@ -180,14 +186,13 @@ impl Pipeline {
             return;
         };
         pending.told = true;
-        let subscription = pending.method.nature() == Nature::Subscription;
-        let observation = if subscription {
+        let observation = if pending.method.nature() == Nature::Subscription {
             Observation::Subscription {
                 parties: pending.parties.clone(),
                 change: 1,
             }
         } else {
-            Observation::CallBegan(pending.began())
+            Observation::CallBegan(pending.began(self.peers.is_target_known(pending)))
         };
         self.observe(observation);
     }
@@ -273,7 +278,7 @@ impl Pipeline {
         if let Some(flow) = self.streams.flow_mut(flow_id) {
             flow.await_read(seen.end, slot);
         }
-        self.matcher.schedule(Due::Soon, self.now.plus(SOON), slot);
+        self.matcher.schedule(Due::Read, self.now.plus(READ), slot);
         true
     }
 
@@ -290,7 +295,7 @@ impl Pipeline {
             let parties = pending.parties;
             return self.observe(Observation::Subscription { parties, change: -1 });
         }
-        let target_known = self.is_target_known(&pending, &over);
+        let target_known = self.peers.learn_target(&pending, &over);
         if over.answer.is_none() {
             for scope in pending.scopes.drain(..) {
                 self.given_up
@@ -301,7 +306,10 @@ impl Pipeline {
     }
 
     /// The byte before `end` of a flow was read: a request has reached its server, or an answer its client.
-    pub(crate) fn read_seen(&mut self, slot: Slot, flow: FlowId, end: u64, read: Timestamp, reader: super::event::Pid) {
+    ///
+    /// `read`: when and by whom; `None` when that was not seen.
+    pub(crate) fn read_seen(&mut self, slot: Slot, flow: FlowId, end: u64, read: Option<(Timestamp, Pid)>) {
+        let (read, reader) = read.unzip();
         let Some(pending) = self.matcher.get_mut(slot) else {
             return;
         };
@@ -311,14 +319,14 @@ impl Pipeline {
             .and_then(|over| over.answer.as_mut())
             .filter(|(answer_flow, seen)| *answer_flow == flow && seen.end == end)
         {
-            seen.read = Some(read);
-            seen.reader = Some(reader);
+            seen.read = read;
+            seen.reader = reader;
             if !self.refused.contains(&slot) {
                 self.emit(slot);
             }
         } else if pending.flow == flow && pending.seen.end == end {
-            pending.seen.read = Some(read);
-            pending.seen.reader = Some(reader);
+            pending.seen.read = read;
+            pending.seen.reader = reader;
             self.tell(slot);
         }
     }
@@ -330,7 +338,7 @@ impl Pipeline {
         };
         let (over, doomed) = (pending.over.is_some(), pending.doomed);
         match due {
-            Due::Soon if over && !self.refused.contains(&slot) => self.emit(slot),
+            Due::Read if over && !self.refused.contains(&slot) => self.emit(slot),
             Due::Retry => {
                 self.refused.retain(|other| *other != slot);
                 self.emit(slot);
@@ -344,7 +352,7 @@ impl Pipeline {
                 }
             }
             Due::Deadline if !over => self.end(slot, &Ended::without_answer(End::Deadline, None), None),
-            Due::Soon | Due::Deadline => {}
+            Due::Soon | Due::Read | Due::Deadline => {}
         }
     }
 
@@ -430,12 +438,8 @@ impl Pipeline {
         let Some(pending) = self.matcher.get(slot) else {
             return false;
         };
-        let began = pending.seen.first.or(pending.seen.any()).unwrap_or_default();
-        let torn = |flow| {
-            self.streams
-                .flow(flow)
-                .is_some_and(|flow| flow.last_gap.is_some_and(|gap| gap >= began))
-        };
+        let began = pending.seen.first.or(pending.seen.any());
+        let torn = |flow| self.streams.flow(flow).is_some_and(|flow| flow.torn_since(began));
         torn(pending.flow) || answer.is_some_and(|(flow, _)| torn(flow))
     }
 }

@@ -116,7 +116,8 @@ impl Pipeline {
     /// Whether someone on this node may be seen reading a flow.
     pub(crate) fn has_reader(&self, flow: FlowId) -> bool {
         self.streams.link(flow.link).is_some_and(|link| {
-            link.source == Some(Source::Pipe)
+            // What is not told to be a socket may be a pipe, whose readers are on this node.
+            matches!(link.source, Some(Source::Pipe) | None)
                 || link.ends[1 - flow.side].key.is_some()
                 || !link.flows[flow.side].readers.is_empty()
         })

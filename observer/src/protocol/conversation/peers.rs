@@ -3,7 +3,8 @@
 use super::{Asked, PeerKey, Pipeline, Source};
 use crate::protocol::jsonrpc::Reply;
 use crate::protocol::matcher::Slot;
-use crate::protocol::mcp::call::{Over, Pending};
+use crate::protocol::mcp::call::Pending;
+use crate::protocol::mcp::peer::server_keys;
 use crate::protocol::observation::{Implementation, Observation, Outcome, Parties};
 
 impl Pipeline {
@@ -95,27 +96,6 @@ impl Pipeline {
         *self.peers.entry(key) = known;
     }
 
-    /// Whether the tool or prompt exists: a list named it, or this call shows it.
-    pub(crate) fn is_target_known(&mut self, pending: &Pending, over: &Over) -> bool {
-        let Some(target) = pending.target.as_deref() else {
-            return false;
-        };
-        let server = server_keys(&pending.parties)
-            .next()
-            .unwrap_or(pending.conversation.clone());
-        let works = matches!(
-            over.outcome,
-            Outcome::Ok | Outcome::InputRequired | Outcome::TaskAccepted
-        );
-        if self.peers.is_listed(server.clone(), target) {
-            return true;
-        }
-        if works {
-            self.peers.list(server, target.into());
-        }
-        works
-    }
-
     /// A new request with another version makes a refusal in the same conversation, or between the same two, negotiation.
     pub(crate) fn settle_refusals(&mut self, source: &Source, conversation: &PeerKey, asked: &Asked) {
         if self.refused.is_empty() {
@@ -142,11 +122,4 @@ impl Pipeline {
             self.emit(slot);
         }
     }
-}
-
-/// What a server is remembered by, across its conversations.
-fn server_keys(parties: &Parties) -> impl Iterator<Item = PeerKey> {
-    let process = parties.server.pid.map(PeerKey::Process);
-    let address = parties.server.address.map(PeerKey::Address);
-    process.into_iter().chain(address)
 }

@@ -16,6 +16,7 @@ const SHOWN_ID: usize = 64;
 /// A request that is not over, or whose end waits for a last time stamp.
 #[derive(Debug)]
 pub(crate) struct Pending {
+    pub(crate) number: u64,
     pub(crate) id: RpcId,
     pub(crate) method: Method,
     pub(crate) target: Option<Box<str>>,
@@ -78,11 +79,13 @@ pub(crate) struct Over {
 }
 
 impl Pending {
-    pub(crate) fn began(&self) -> CallBegan {
+    pub(crate) fn began(&self, target_known: bool) -> CallBegan {
         CallBegan {
+            number: self.number,
             parties: self.parties.clone(),
             method: self.method.name().to_owned(),
             target: self.target.as_deref().map(str::to_owned),
+            target_known,
         }
     }
 
@@ -96,6 +99,7 @@ impl Pending {
         let owned = |text: Option<Box<str>>| text.map(String::from);
         let id = self.id.to_string();
         Call {
+            number: self.number,
             parties: self.parties,
             method: self.method.name().to_owned(),
             target: owned(self.target),

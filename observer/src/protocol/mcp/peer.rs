@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use crate::protocol::event::Pid;
-use crate::protocol::observation::Implementation;
+use crate::protocol::mcp::call::{Over, Pending};
+use crate::protocol::observation::{Implementation, Outcome, Parties};
 use crate::protocol::recent::Recent;
 use crate::protocol::stream::{FlowId, LinkId};
 
@@ -70,7 +71,43 @@ impl Peers {
         self.names.entry((server, name), || ());
     }
 
-    pub(crate) fn is_listed(&self, server: PeerKey, name: &str) -> bool {
+    fn is_listed(&self, server: PeerKey, name: &str) -> bool {
         self.names.contains(&(server, name.into()))
     }
+
+    /// Whether the tool or prompt that a request names exists, as far as it is known.
+    pub(crate) fn is_target_known(&self, pending: &Pending) -> bool {
+        pending
+            .target
+            .as_deref()
+            .is_some_and(|target| self.is_listed(server_of(pending), target))
+    }
+
+    /// Whether the tool or prompt exists: a list named it, or this end of a call shows it, which is remembered.
+    pub(crate) fn learn_target(&mut self, pending: &Pending, over: &Over) -> bool {
+        let Some(target) = pending.target.as_deref() else {
+            return false;
+        };
+        let works = matches!(
+            over.outcome,
+            Outcome::Ok | Outcome::InputRequired | Outcome::TaskAccepted
+        );
+        if works {
+            self.list(server_of(pending), target.into());
+        }
+        works || self.is_target_known(pending)
+    }
+}
+
+/// What a server is remembered by, across its conversations.
+pub(crate) fn server_keys(parties: &Parties) -> impl Iterator<Item = PeerKey> {
+    let process = parties.server.pid.map(PeerKey::Process);
+    let address = parties.server.address.map(PeerKey::Address);
+    process.into_iter().chain(address)
+}
+
+/// By what the names of a server's tools are remembered: its process, else its address, else the conversation.
+fn server_of(pending: &Pending) -> PeerKey {
+    let known = server_keys(&pending.parties).next();
+    known.unwrap_or_else(|| pending.conversation.clone())
 }

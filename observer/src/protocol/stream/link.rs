@@ -53,13 +53,21 @@ impl Flow {
         let last_read = self.read.covering(last);
         Seen {
             end,
-            first: first_write.or(self.read.covering(start)).map(|mark| mark.entered),
+            // A reader may have waited since long before there was anything to read.
+            first: first_write
+                .map(|mark| mark.entered)
+                .or_else(|| Some(self.read.covering(start)?.returned)),
             entered: last_write.map(|mark| mark.entered),
             written: last_write.map(|mark| mark.returned),
             read: last_read.map(|mark| mark.returned),
             writer: last_write.map(|mark| mark.pid),
             reader: last_read.map(|mark| mark.pid),
         }
+    }
+
+    /// Whether a hole was found since `since`.
+    pub(crate) fn torn_since(&self, since: Option<Timestamp>) -> bool {
+        self.last_gap.is_some_and(|gap| Some(gap) >= since)
     }
 
     /// Puts another framing in place; what the old one holds is skipped.
@@ -98,6 +106,8 @@ pub(crate) struct End {
     pub(crate) address: Option<SocketAddr>,
     pub(crate) netns: u32,
     pub(crate) closed: bool,
+    /// It has been seen itself, not only named as the other end of one that was.
+    pub(crate) seen: bool,
 }
 
 /// One stream: a pipe, or both ends of a connection.
@@ -139,7 +149,7 @@ impl Link {
     pub(super) fn absorb(&mut self, end: usize, half: &mut Self, their_end: usize) {
         let theirs = std::mem::take(&mut half.ends[their_end]);
         let known = &mut self.ends[1 - end];
-        known.key = theirs.key;
+        known.seen |= theirs.seen;
         known.address = known.address.or(theirs.address);
         known.netns = known.netns.max(theirs.netns);
         known.closed = theirs.closed;
@@ -162,6 +172,7 @@ impl Link {
         let (here, there) = (end, 1 - end);
         self.ends[here].address = opened.local.or(self.ends[here].address);
         self.ends[here].netns = opened.netns;
+        self.ends[here].seen = true;
         self.ends[there].address = self.ends[there].address.or(opened.remote);
     }
 

@@ -116,11 +116,18 @@ impl Streams {
     /// Where `peer` has a link of its own, the half that has seen bytes goes on and takes in the other, which has at most told
     /// who and when. Where both have, bytes were told twice: the half that is joined to goes on.
     fn join(&mut self, id: LinkId, end: usize, peer: StreamKey) -> (LinkId, Option<LinkId>) {
-        let Some((other, other_end)) = self.find(peer).filter(|(other, _)| *other != id) else {
-            if let Some(link) = self.link_mut(id) {
-                link.ends[1 - end].key = Some(peer);
-                self.keys.insert(peer, (id, 1 - end));
-            }
+        // An end has one other end in its life: whoever says otherwise speaks of a socket whose place was used again.
+        let taken = |id, end: usize, key: StreamKey| {
+            let known = self.link(id).map(|link| &link.ends[1 - end]);
+            known.is_some_and(|end| end.seen && end.key != Some(key))
+        };
+        let found = self.find(peer);
+        let key = self.link(id).and_then(|link| link.ends[end].key);
+        if taken(id, end, peer) || found.zip(key).is_some_and(|((id, end), key)| taken(id, end, key)) {
+            return (id, None);
+        }
+        let Some((other, other_end)) = found.filter(|(other, _)| *other != id) else {
+            self.name_end(id, 1 - end, peer);
             return (id, None);
         };
         let seen = |id| {
@@ -140,7 +147,9 @@ impl Streams {
         };
         let key = half.ends[gone_end].key;
         link.absorb(kept_end, &mut half, gone_end);
-        self.keys.extend(key.map(|key| (key, (kept, 1 - kept_end))));
+        if let Some(key) = key {
+            self.name_end(kept, 1 - kept_end, key);
+        }
         for pid in half
             .flows
             .iter()
@@ -151,11 +160,25 @@ impl Streams {
         (kept, Some(gone))
     }
 
+    fn name_end(&mut self, id: LinkId, end: usize, key: StreamKey) {
+        let Some(link) = self.link_mut(id) else {
+            return;
+        };
+        if let Some(old) = link.ends[end].key.replace(key)
+            && old != key
+            && self.keys.get(&old) == Some(&(id, end))
+        {
+            self.keys.remove(&old);
+        }
+        self.keys.insert(key, (id, end));
+    }
+
     /// Which flow a record speaks of, and from which side.
     pub(crate) fn locate(&mut self, data: &Data) -> (FlowId, At) {
         let (link_id, end) = self.find_or_make(data.key);
         let link = self.link_mut(link_id).expect("it was found or made in the line before");
         link.active = data.returned;
+        link.ends[end].seen = true;
         if link.source.is_none() && link.is_pipe_after_all(data) {
             link.source = Some(Source::Pipe);
         }

@@ -268,8 +268,9 @@ fn a_response_told_before_its_request() {
     let (up, down) = connection(&mut scene, 1);
     scene.write(20, down, json("200 OK", "", &result(1)).as_bytes());
     scene.wait(50 * MILLI);
-    scene.now -= 50 * MILLI;
+    scene.now -= 51 * MILLI;
     scene.write(10, up, post("/mcp", "", &call(1)).as_bytes());
+    scene.now += 51 * MILLI;
     assert_snapshot!(scene.told(), @"call tools/call add id=1 ok 200 10→20 streamable_http server inferred:serverStart");
 }
 

@@ -6,6 +6,9 @@ mod own;
 mod presence;
 mod series;
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use prometheus::{GaugeVec, HistogramVec, IntCounterVec, Registry};
 
 pub use exposition::{Exposition, Filter};
@@ -19,7 +22,7 @@ use series::{Budget, Family, Owner};
 
 use super::clock::Anchor;
 use super::outcome::error_type;
-use crate::enrich::{Departure, Finding, Report, method_label};
+use crate::enrich::{Capability, Departure, Finding, Report, method_label};
 use crate::protocol::event::Timestamp;
 use crate::protocol::observation::{Call, Observation, Outcome, Parties, Side, Vantage};
 
@@ -40,6 +43,8 @@ pub struct Metrics {
     client_duration: Family<HistogramVec>,
     calls: Family<IntCounterVec>,
     in_flight: Family<GaugeVec>,
+    /// Under whose name each call that is not over was counted; as many as the pipeline has requests pending.
+    open: HashMap<u64, (Owner, Arc<Capability>)>,
     request_bytes: Family<IntCounterVec>,
     response_bytes: Family<IntCounterVec>,
     queue: Family<HistogramVec>,
@@ -68,6 +73,7 @@ impl Metrics {
             client_duration: Family::new(&f::CLIENT_DURATION, &registry),
             calls: Family::new(&f::CALLS, &registry),
             in_flight: Family::new(&f::IN_FLIGHT, &registry),
+            open: HashMap::new(),
             request_bytes: Family::new(&f::REQUEST_BYTES, &registry),
             response_bytes: Family::new(&f::RESPONSE_BYTES, &registry),
             queue: Family::new(&f::QUEUE, &registry),
@@ -180,11 +186,13 @@ impl Metrics {
         self.in_flight
             .get(&labels, [owner, 0], &mut self.budget)
             .inspect(|calls| calls.inc());
+        self.open
+            .insert(began.number, (owner, Arc::clone(&report.capability)));
         // A tool that is not known to exist yet would leave a series of `_unknown` at 0.
         let unproven = began
             .target
             .as_deref()
-            .is_some_and(|target| *target != *report.operation);
+            .is_some_and(|target| !began.target_known && *target != *report.operation);
         if began.parties.vantage == Vantage::Hop || unproven {
             return;
         }
@@ -195,10 +203,7 @@ impl Metrics {
     }
 
     fn call(&mut self, report: &Report, call: &Call, labels: [&str; 2], owner: Owner, anchor: &Anchor, now: Timestamp) {
-        let in_flight = self.in_flight.get(&labels, [owner, 0], &mut self.budget);
-        in_flight
-            .filter(|calls| calls.get() >= 1.0)
-            .inspect(|calls| calls.dec());
+        self.no_longer_open(call.number);
         if call.parties.vantage == Vantage::Hop {
             return;
         }
@@ -221,6 +226,18 @@ impl Metrics {
         }
         let last = self.last_call.get(&labels, [owner, 0], &mut self.budget);
         last.inspect(|last| last.set(anchor.unix_seconds(call.timing.ended)));
+    }
+
+    /// A call is over: it leaves the gauge under the name it came in by, whatever its server is called by now.
+    fn no_longer_open(&mut self, number: u64) {
+        let Some((owner, capability)) = self.open.remove(&number) else {
+            return;
+        };
+        let labels = [capability.name.as_str(), capability.namespace.as_str()];
+        self.in_flight
+            .get(&labels, [owner, 0], &mut self.budget)
+            .filter(|calls| calls.get() >= 1.0)
+            .inspect(|calls| calls.dec());
     }
 
     /// The counters of a call with this end; made at 0 where they are new.

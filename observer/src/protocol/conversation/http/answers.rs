@@ -3,6 +3,7 @@
 use super::Exchange;
 use crate::protocol::Pipeline;
 use crate::protocol::conversation::{Answered, Ended, Source, as_answer};
+use crate::protocol::event::DropReason;
 use crate::protocol::framing::Ending;
 use crate::protocol::jsonrpc::{Kind, Message, Parsed, RpcId};
 use crate::protocol::matcher::{Scope, Seen, Slot};
@@ -57,6 +58,7 @@ impl Pipeline {
                     self.end(slot, &ended, None);
                 }
             }
+            Parsed::Unreadable(bytes) => self.lose(DropReason::Resync, bytes),
             Parsed::Message(message) => {
                 self.http_answer(&source, (number, &context.scopes, &slots), *message, seen, parties);
             }
@@ -111,6 +113,7 @@ impl Pipeline {
         };
         let (response, first_byte) = (passed.response.take(), passed.first_byte);
         talk.exchanges.retain(|exchange| exchange.number >= later);
+        talk.answering = Some(later);
         if let Some(exchange) = talk.exchange(later) {
             exchange.response = response;
             exchange.first_byte = first_byte;
@@ -127,6 +130,7 @@ impl Pipeline {
         let Some(head) = &exchange.response else {
             return;
         };
+        let torn = self.streams.flow(flow_id).is_some_and(|flow| flow.torn_since(exchange.since));
         for slot in exchange.slots.iter().copied() {
             if self.matcher.get(slot).is_none_or(|pending| pending.over.is_some()) {
                 continue;
@@ -145,7 +149,7 @@ impl Pipeline {
                 // HTTP+SSE: the answer comes on another connection.
                 202 => None,
                 // Before 2026-07-28 a server may end its event stream and the client resume it.
-                200..=299 if head.is_event_stream || ending == Ending::Gap => None,
+                200..=299 if head.is_event_stream || ending == Ending::Gap || torn => None,
                 200..=299 => Some((End::Malformed, false)),
                 _ => Some((
                     End::Http {

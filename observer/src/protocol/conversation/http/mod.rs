@@ -8,7 +8,10 @@ use std::collections::VecDeque;
 use smallvec::SmallVec;
 
 mod answers;
+mod ends;
+mod sse;
 
+use self::sse::session_of;
 use super::{Asked, Context, Held, Source};
 use crate::protocol::Pipeline;
 use crate::protocol::event::{DropReason, Timestamp, Verdict};
@@ -16,10 +19,8 @@ use crate::protocol::framing::http1::{RequestHead, ResponseHead, Verb};
 use crate::protocol::framing::{Ending, Frame, FrameKind, Framer, SseEvent};
 use crate::protocol::jsonrpc::{Kind, Message, Parsed, Payload, parse};
 use crate::protocol::matcher::{Scope, Seen, Slot};
-use crate::protocol::mcp::call::Doom;
 use crate::protocol::mcp::peer::PeerKey;
 use crate::protocol::observation::{Parties, Side, Transport};
-use crate::protocol::reassembly::Chunk;
 use crate::protocol::stream::{FlowId, LinkId};
 
 /// Requests of one connection that wait for their response; clients pipeline a few at most.
@@ -37,6 +38,10 @@ pub(crate) struct HttpTalk {
     /// The direction of requests.
     pub(crate) requests: FlowId,
     exchanges: VecDeque<Exchange>,
+    /// The exchange whose response is being read.
+    answering: Option<u64>,
+    /// Responses may have been lost since the last one.
+    torn: bool,
     /// Exchanges so far; each is named by its number.
     count: u64,
     /// Paths that proved to be MCP.
@@ -50,6 +55,8 @@ pub(crate) struct HttpTalk {
 struct Exchange {
     number: u64,
     request: RequestHead,
+    /// When its first byte was written, or else read.
+    since: Option<Timestamp>,
     /// The request has come to its end.
     asked: bool,
     response: Option<ResponseHead>,
@@ -67,6 +74,8 @@ impl HttpTalk {
         Self {
             requests,
             exchanges: VecDeque::new(),
+            answering: None,
+            torn: false,
             count: 0,
             paths: SmallVec::new(),
             muted: false,
@@ -76,6 +85,25 @@ impl HttpTalk {
     /// Whether a response may be read: the request that it answers is known.
     pub(crate) fn expects_response(&self) -> bool {
         !self.exchanges.is_empty()
+    }
+
+    /// The exchange that a response belongs to; `None` where its request was not seen.
+    ///
+    /// Responses come in the order of their requests (RFC 9112, 9.3.2). Where some may have been lost, the last request
+    /// before the response is the one, since clients of MCP do not pipeline.
+    fn answered_by(&mut self, head: &ResponseHead, seen: Seen) -> Option<&mut Exchange> {
+        let before = |exchange: &Exchange| match (exchange.since, seen.first) {
+            (Some(asked), Some(answered)) => asked <= answered,
+            _ => true,
+        };
+        if std::mem::take(&mut self.torn) {
+            let last = self.exchanges.iter().rposition(before).unwrap_or(0);
+            self.exchanges.drain(..last);
+        }
+        let exchange = self.exchanges.front_mut().filter(|exchange| before(exchange))?;
+        let interim = head.status / 100 == 1 && head.status != 101;
+        self.answering = (!interim).then_some(exchange.number);
+        Some(exchange)
     }
 
     fn exchange(&mut self, number: u64) -> Option<&mut Exchange> {
@@ -93,7 +121,7 @@ impl Pipeline {
             .map(|flow| flow.seen(start, end))
             .unwrap_or_default();
         match kind {
-            FrameKind::Request(head) => self.http_request(flow_id, *head),
+            FrameKind::Request(head) => self.http_request(flow_id, *head, seen),
             FrameKind::Response(head) => self.http_response(flow_id, *head, seen),
             FrameKind::Body(payload) => self.http_body(flow_id, &payload, seen),
             FrameKind::Event(event) => self.http_event(flow_id, &event, seen),
@@ -106,7 +134,7 @@ impl Pipeline {
         self.streams.link_mut(link)?.http.as_deref_mut()
     }
 
-    fn http_request(&mut self, flow_id: FlowId, head: RequestHead) {
+    fn http_request(&mut self, flow_id: FlowId, head: RequestHead, seen: Seen) {
         let Some(link) = self.streams.link_mut(flow_id.link) else {
             return;
         };
@@ -132,6 +160,7 @@ impl Pipeline {
         talk.exchanges.push_back(Exchange {
             number,
             request: head,
+            since: seen.first,
             asked: false,
             response: None,
             first_byte: None,
@@ -190,7 +219,7 @@ impl Pipeline {
         let talk = link
             .http
             .get_or_insert_with(|| Box::new(HttpTalk::new(flow_id.reverse())));
-        let Some(exchange) = talk.exchanges.front_mut() else {
+        let Some(exchange) = talk.answered_by(&head, seen) else {
             // Its request was never seen: an event stream may still speak for itself.
             if !head.is_event_stream {
                 framer.skip_body();
@@ -242,7 +271,7 @@ impl Pipeline {
             for parsed in parse(payload) {
                 self.http_asked_or_held(flow_id, number, mcp, parsed, seen);
             }
-        } else if let Some(number) = talk.exchanges.front().map(|exchange| exchange.number) {
+        } else if let Some(number) = talk.answering {
             // An error page or the word `Accepted` is no answer that breaks the rules, it is none.
             if matches!(payload.bytes.first(), Some(b'{' | b'[')) {
                 for parsed in parse(payload) {
@@ -284,6 +313,7 @@ impl Pipeline {
         let message = match parsed {
             Parsed::Message(message) => *message,
             Parsed::Broken(reason, _) => return self.malformed(parties, Side::Client, reason),
+            Parsed::Unreadable(bytes) => return self.lose(DropReason::Resync, bytes),
         };
         let Message { kind, length, cut } = message;
         match kind {
@@ -357,7 +387,7 @@ impl Pipeline {
         let Some(talk) = self.talk(flow_id.link) else {
             return;
         };
-        let Some(number) = talk.exchanges.front().map(|exchange| exchange.number) else {
+        let Some(number) = talk.answering else {
             return;
         };
         if event.endpoint {
@@ -366,38 +396,6 @@ impl Pipeline {
         for parsed in parse(&event.data) {
             self.http_answered(flow_id, Some(number), parsed, seen);
         }
-    }
-
-    /// The first event of HTTP+SSE (2024-11-05): messages are posted to the URI it names, answers come on this connection.
-    fn sse_endpoint(&mut self, link: LinkId, number: u64, uri: &[u8]) {
-        let uri = String::from_utf8_lossy(uri).trim().to_owned();
-        let query = uri.split_once('?').map(|(_, query)| query);
-        let Some(session) = session_of(query) else {
-            return;
-        };
-        if let Some(exchange) = self.talk(link).and_then(|talk| talk.exchange(number)) {
-            exchange.sse = true;
-            exchange.request.query = query.map(Into::into);
-            exchange.request.session = Some(session.clone());
-        }
-        self.sse_sessions.entry(session, || ());
-        self.exchange_is_mcp(link, number);
-    }
-
-    /// Whether a POST goes to the endpoint of a known HTTP+SSE session; it is marked so.
-    fn is_sse_endpoint(&mut self, link: LinkId, number: u64) -> bool {
-        let Some(exchange) = self
-            .streams
-            .link_mut(link)
-            .and_then(|link| link.http.as_mut()?.exchange(number))
-        else {
-            return false;
-        };
-        let Some(session) = session_of(exchange.request.query.as_deref()) else {
-            return false;
-        };
-        exchange.sse = exchange.sse || (exchange.request.session.is_none() && self.sse_sessions.contains(&session));
-        exchange.sse
     }
 
     fn http_end(&mut self, flow_id: FlowId, ending: Ending) {
@@ -417,7 +415,10 @@ impl Pipeline {
             return;
         }
         // An interim response ends without an answer to the request.
-        let Some(exchange) = talk.exchanges.pop_front_if(|exchange| exchange.response.is_some()) else {
+        let Some(number) = talk.answering.take() else {
+            return;
+        };
+        let Some(exchange) = talk.exchanges.pop_front_if(|exchange| exchange.number == number) else {
             return;
         };
         if !exchange.mcp {
@@ -426,70 +427,4 @@ impl Pipeline {
         self.exchange_over(flow_id, &exchange, ending);
     }
 
-    /// An end of the connection closed. `by`: which side closed.
-    pub(crate) fn http_closed(&mut self, link: LinkId, by: Side, time: Timestamp) {
-        let Some(talk) = self.talk(link) else {
-            return;
-        };
-        let waiting: Vec<(Slot, bool)> = talk
-            .exchanges
-            .iter()
-            .flat_map(|exchange| exchange.slots.iter().map(|slot| (*slot, exchange.response.is_none())))
-            .collect();
-        for (slot, unanswered) in waiting {
-            let stateless = self.matcher.get(slot).is_some_and(|pending| {
-                pending
-                    .version
-                    .as_deref()
-                    .is_some_and(|version| version >= "2026-07-28")
-            });
-            match by {
-                Side::Server if unanswered => self.doom(slot, Doom::ServerGone, time),
-                Side::Client if stateless => self.doom(slot, Doom::Cancelled, time),
-                Side::Client | Side::Server => {}
-            }
-        }
-    }
-
-    /// HTTP ended on this connection (101, CONNECT): whatever follows is a new stream.
-    fn http_over(&mut self, link_id: LinkId) {
-        let Some(link) = self.streams.link_mut(link_id) else {
-            return;
-        };
-        link.http = None;
-        for flow in &mut link.flows {
-            let rest = match &mut flow.framer {
-                Framer::Http(framer) => Some(framer.take_rest()),
-                Framer::Line(..) | Framer::Ignore => None,
-            };
-            flow.reframe(Framer::default());
-            if let Some((start, bytes)) = rest.filter(|(_, bytes)| !bytes.is_empty()) {
-                let fresh = true;
-                flow.framer.feed(Chunk::Bytes { start, bytes, fresh });
-            }
-        }
-    }
-
-    /// Bytes of a connection were left out by a verdict.
-    pub(crate) fn http_muted(&mut self, link: LinkId) {
-        if let Some(talk) = self.talk(link) {
-            talk.muted = true;
-        }
-    }
-
-    /// A response came, but not the request it answers: that is lost.
-    pub(crate) fn http_unasked(&mut self, link: LinkId) {
-        if self.streams.link(link).is_some_and(|link| link.mcp) {
-            self.lose(DropReason::OrphanResponse, 0);
-        }
-    }
-}
-
-/// The session id in an endpoint's query: `session_id` in the Python SDK, `sessionId` in the TypeScript SDK.
-fn session_of(query: Option<&str>) -> Option<Box<str>> {
-    query?.split('&').find_map(|pair| {
-        let (name, value) = pair.split_once('=')?;
-        let name = name.to_ascii_lowercase();
-        matches!(name.as_str(), "session_id" | "sessionid" | "session").then(|| value.into())
-    })
 }

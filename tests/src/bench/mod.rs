@@ -1,0 +1,94 @@
+//! Benchmarks: what the observer costs the programs it watches, and what it costs itself.
+//!
+//! Never part of the tests: a figure is a fact about a machine at a time. Runs without and with the observer alternate, so that
+//! what else the machine does falls on both; what is reported is the median of at least five of each.
+
+mod bystander;
+mod flood;
+mod generator;
+mod memory;
+mod report;
+mod sdk;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+
+pub(crate) use bystander::{EchoArgs, echo};
+pub(crate) use generator::{FloodClientArgs, FloodServerArgs, flood_client, flood_server};
+pub(crate) use memory::{HoldArgs, hold};
+
+use crate::lab::Lab;
+use report::Report;
+
+/// What `bench` is told.
+#[derive(Args, Clone)]
+pub(crate) struct BenchArgs {
+    /// What to measure; everything by default.
+    #[arg(value_enum)]
+    what: Vec<What>,
+    /// The daemon to measure.
+    #[arg(long)]
+    observer: PathBuf,
+    /// The folder that `tests/peers/setup.sh` filled.
+    #[arg(long)]
+    peers: PathBuf,
+    /// The kernel object, for its empty programs.
+    #[arg(long, default_value = "target/ebpf/mcp-observer.bpf.o")]
+    object: PathBuf,
+    /// The observer's backend.
+    #[arg(long, default_value = "syscall")]
+    backend: String,
+    /// Runs of each kind.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// How long the flood lasts, in seconds.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// Writes the figures here too, as one JSON object.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// A benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// SDK clients calling SDK servers.
+    Sdk,
+    /// Traffic that is not MCP.
+    Bystander,
+    /// 50,000 calls a second.
+    Flood,
+    /// 10,000 open streams.
+    Memory,
+}
+
+/// Runs the benchmarks and prints a line for each figure.
+pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
+    let lab = Arc::new(Lab::for_bench(&args.observer, &args.peers, &args.backend)?);
+    let mut report = Report::begin(&lab);
+    let wanted = |what| args.what.is_empty() || args.what.contains(&what);
+    if wanted(What::Sdk) {
+        sdk::measure(&lab, args.rounds, &mut report)?;
+    }
+    if wanted(What::Bystander) {
+        bystander::measure(&lab, &args.object, args.rounds, &mut report)?;
+    }
+    if wanted(What::Flood) {
+        flood::measure(&lab, args.seconds, &mut report)?;
+    }
+    if wanted(What::Memory) {
+        memory::measure(&lab, &mut report)?;
+    }
+    report.finish(args.json.as_deref())?;
+    lab.clear(true);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A file's path as an argument.
+fn word(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

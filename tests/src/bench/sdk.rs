@@ -1,0 +1,184 @@
+//! Real SDK clients calling real SDK servers: calls a second, how long a call takes, and how close the observer comes to that.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+
+use super::report::{Figure, Report, Target, median, quantile};
+use crate::compare::id_text;
+use crate::lab::Lab;
+use crate::observer::Observer;
+use crate::peer::{Client, Pair, Server, Transport};
+use crate::record::Record;
+use crate::scenarios::Stage;
+use crate::truth::Truth;
+
+/// Client, server, transport, and calls of one run: a second or two of work.
+const CASES: [(Client, Server, Transport, usize); 4] = [
+    (Client::Py23, Server::Py23, Transport::Stdio, 1500),
+    (Client::Py23, Server::Py23, Transport::Http, 500),
+    (Client::Rmcp, Server::Rmcp, Transport::Stdio, 20_000),
+    (Client::Rmcp, Server::Rmcp, Transport::Http, 8000),
+];
+
+/// How far the observer's interval of a call may be from the client's own: the larger of the two.
+const NEAR_MS: f64 = 2.0;
+const NEAR_SHARE: f64 = 0.05;
+
+/// What one run showed.
+struct Run {
+    rate: f64,
+    p50: f64,
+    p99: f64,
+    closeness: Option<Closeness>,
+}
+
+/// How close the observer's intervals are to the client's.
+struct Closeness {
+    near: f64,
+    behind: Vec<f64>,
+}
+
+/// Measures every case.
+pub(super) fn measure(lab: &Arc<Lab>, rounds: u32, report: &mut Report) -> Result<()> {
+    for (client, server, transport, calls) in CASES {
+        let pair = Pair::new(client, server, transport);
+        let case = format!("sdk {} {}", pair.client.name(), transport.name());
+        let (mut without, mut with) = (Vec::new(), Vec::new());
+        // A first run fills the caches of files and is not counted.
+        run(lab, pair, calls / 10, Watched::No)?;
+        for round in 0..rounds {
+            // Whoever goes first goes second the next time.
+            for watched in if round % 2 == 0 {
+                [Watched::No, Watched::Yes]
+            } else {
+                [Watched::Yes, Watched::No]
+            } {
+                let done = run(lab, pair, calls, watched)?;
+                if watched == Watched::Yes {
+                    &mut with
+                } else {
+                    &mut without
+                }
+                .push(done);
+            }
+        }
+        tell(&case, &without, &with, report);
+    }
+    Ok(())
+}
+
+/// Whether the observer watches a run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Watched {
+    Yes,
+    No,
+}
+
+fn run(lab: &Arc<Lab>, pair: Pair, calls: usize, watched: Watched) -> Result<Run> {
+    let stage = Stage::new(lab, "bench")?;
+    let observer = (watched == Watched::Yes).then(|| stage.observe(&[])).transpose()?;
+    let mut running = stage.start(pair, "calls", calls)?;
+    running.client.finish(lab.limit(180))?;
+    let truth = Truth::read(&running.truth)?;
+    let taken = durations(&truth);
+    ensure!(taken.len() >= calls, "{} of {calls} calls were answered", taken.len());
+    let closeness = observer.map(|observer| closeness(&truth, observer)).transpose()?;
+    Ok(Run {
+        rate: rate(&truth),
+        p50: quantile(&taken, 0.5),
+        p99: quantile(&taken, 0.99),
+        closeness,
+    })
+}
+
+fn tell(case: &str, without: &[Run], with: &[Run], report: &mut Report) {
+    let all = |runs: &[Run], of: fn(&Run) -> f64| runs.iter().map(of).collect::<Vec<f64>>();
+    let pair = |what, unit, of| Figure::pair(case, what, unit, &all(without, of), &all(with, of));
+    report.add(pair("throughput", "calls/s", |run| run.rate).to_reach(Target::AtLeast(0.98)));
+    report.add(pair("p50", "ms", |run| run.p50));
+    report.add(pair("p99", "ms", |run| run.p99));
+    let close: Vec<&Closeness> = with.iter().filter_map(|run| run.closeness.as_ref()).collect();
+    let behind: Vec<f64> = close.iter().flat_map(|close| close.behind.iter().copied()).collect();
+    let near: Vec<f64> = close.iter().map(|close| close.near).collect();
+    report.add(Figure::alone(case, "shorter than truth, median", "ms", median(&behind)));
+    report.add(Figure::alone(
+        case,
+        "shorter than truth, p99",
+        "ms",
+        quantile(&behind, 0.99),
+    ));
+    report.add(Figure::alone(case, "within 2 ms or 5 %", "of calls", median(&near)));
+}
+
+/// Milliseconds that each answered tool call took, as the client says.
+fn durations(truth: &Truth) -> Vec<f64> {
+    intervals(truth).into_values().collect()
+}
+
+fn intervals(truth: &Truth) -> HashMap<String, f64> {
+    let calls = truth.calls.iter().filter(|call| call.method == "tools/call");
+    calls
+        .filter_map(|call| {
+            let end = call.end.as_ref()?;
+            Some((
+                id_text(&call.id).into_owned(),
+                milliseconds(end.end_ns.saturating_sub(call.start_ns)),
+            ))
+        })
+        .collect()
+}
+
+/// Tool calls a second from the first one's begin to the last one's end.
+#[allow(clippy::cast_precision_loss, reason = "a number of calls")]
+fn rate(truth: &Truth) -> f64 {
+    let calls = || truth.calls.iter().filter(|call| call.method == "tools/call");
+    let begin = calls().map(|call| call.start_ns).min().unwrap_or(0);
+    let end = calls()
+        .filter_map(|call| Some(call.end.as_ref()?.end_ns))
+        .max()
+        .unwrap_or(begin);
+    calls().count() as f64 / (milliseconds(end - begin) / 1000.0)
+}
+
+/// Holds the client intervals of the records against those of the truth.
+#[allow(clippy::cast_precision_loss, reason = "a number of calls")]
+fn closeness(truth: &Truth, observer: Observer) -> Result<Closeness> {
+    observer
+        .reader()
+        .wait_for(&[(truth.pid, truth.calls.len())], std::time::Duration::from_secs(10))?;
+    let records = observer.stop()?;
+    let intervals = intervals(truth);
+    let (mut behind, mut near) = (Vec::new(), 0);
+    for record in records.iter().filter(|record| record.caller.pid == Some(truth.pid)) {
+        let Some((told, seen)) = both(record, &intervals) else {
+            continue;
+        };
+        behind.push(told - seen);
+        near += usize::from(told - seen <= NEAR_MS.max(told * NEAR_SHARE));
+    }
+    ensure!(
+        !behind.is_empty(),
+        "the observer saw no call with the client's interval"
+    );
+    Ok(Closeness {
+        // A call that was not seen is not near.
+        near: near as f64 / intervals.len() as f64,
+        behind,
+    })
+}
+
+fn both(record: &Record, intervals: &HashMap<String, f64>) -> Option<(f64, f64)> {
+    (record.mcp.method == "tools/call").then_some(())?;
+    let told = intervals.get(record.mcp.request_id.as_deref()?)?;
+    Some((*told, record.timing.client_ms?))
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "durations of benchmarks are far below 2^53 ns"
+)]
+fn milliseconds(ns: u64) -> f64 {
+    ns as f64 / 1e6
+}
