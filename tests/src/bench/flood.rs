@@ -50,7 +50,7 @@ fn run(lab: &Arc<Lab>, case: &str, output: &[&str], seconds: u64, report: &mut R
     for line in observer.series("mcp_observer_lost_total")? {
         eprintln!("{case}: {line}");
     }
-    let bound = |what, unit, value, target| Figure::alone(case, what, unit, value).to_reach(target);
+    let bound = |what, unit, value, target| Figure::alone(case, what, unit, value).with_target(target);
     report.add(bound(
         "rate",
         "calls/s",
