@@ -426,5 +426,4 @@ impl Pipeline {
         }
         self.exchange_over(flow_id, &exchange, ending);
     }
-
 }
