@@ -135,7 +135,10 @@ impl Pipeline {
         let Some(head) = &exchange.response else {
             return;
         };
-        let torn = self.streams.flow(flow_id).is_some_and(|flow| flow.torn_since(exchange.since));
+        let torn = self
+            .streams
+            .flow(flow_id)
+            .is_some_and(|flow| flow.torn_since(exchange.since));
         for slot in exchange.slots.iter().copied() {
             if self.matcher.get(slot).is_none_or(|pending| pending.over.is_some()) {
                 continue;
