@@ -125,7 +125,7 @@ pub fn begin(call: &mut Call, number: u64) -> Result<(), DropReason> {
 /// Takes the pipe at `object` into sight. A function of its own, since its record needs stack.
 #[inline(never)]
 fn open_pipe(object: u64, number: u64) -> u64 {
-    stream::open(object, Source::Pipe, number, || 0, |_| ());
+    stream::open(object, Source::Pipe, number, || (0, 0), |_| ());
     0
 }
 

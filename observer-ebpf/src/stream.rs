@@ -90,7 +90,7 @@ pub fn muted(object: u64) -> bool {
 }
 
 /// Takes a new object into sight and tells the daemon what it is; `describe` fills in what only its source knows, and `other_end`
-/// finds the address of the socket at its other end, or 0.
+/// finds address and inode number of the socket at its other end; 0 for an address or number that is not known.
 ///
 /// Of two calls that meet the object at once the first wins and tells. The other end is looked up only after this one can be
 /// found: of two ends that come at once at least one then finds the other. The record is written where it lies in the ring, since
@@ -100,7 +100,7 @@ pub fn open(
     object: u64,
     source: Source,
     inode: u64,
-    other_end: impl FnOnce() -> u64,
+    other_end: impl FnOnce() -> (u64, u64),
     describe: impl FnOnce(&mut Opened),
 ) {
     let stream = Stream {
@@ -127,7 +127,8 @@ pub fn open(
     if STREAMS.insert(&object, &stream, BPF_NOEXIST.into()).is_err() {
         return;
     }
-    let peer_birth = meet(object, other_end());
+    let (peer, number) = other_end();
+    let peer_birth = meet(object, peer, number);
     emit::in_place(|opened: &mut Opened| {
         opened.head.kind = RecordKind::Opened as u8;
         opened.head.source = source as u8;
@@ -142,7 +143,7 @@ pub fn open(
 
 /// Makes a socket and the one at its other end known to each other; returns that one's birth number, or 0 when it is not in sight.
 #[inline(always)]
-fn meet(object: u64, peer: u64) -> u64 {
+fn meet(object: u64, peer: u64, number: u64) -> u64 {
     if peer == 0 {
         return 0;
     }
@@ -155,6 +156,10 @@ fn meet(object: u64, peer: u64) -> u64 {
     };
     // SAFETY: a live map value.
     unsafe {
+        // An entry of another number is of a socket that had this address before.
+        if number != 0 && (*other).inode != number {
+            return 0;
+        }
         (*other).peer = object;
         (*other).birth
     }

@@ -214,7 +214,7 @@ fn open_tcp(sock: u64, number: u64) -> u64 {
     let key = connection_key(sock);
     let other_end = || {
         let _ = CONNECTIONS.insert(&key, &sock, 0);
-        other_end(key)
+        (other_end(key), 0)
     };
     stream::open(sock, Source::Tcp, number, other_end, |opened| {
         opened.netns = network_namespace(sock);

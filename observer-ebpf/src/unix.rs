@@ -101,8 +101,11 @@ pub fn begin(call: &mut Call, number: u64) -> Result<(), DropReason> {
             // SAFETY: a live map value.
             let peer = unsafe { (*stream).peer };
             // Its other end too: who holds that may be known before it moves a byte.
-            if peer != 0 && STREAMS.get_ptr(&peer).is_none() {
-                open_unix(peer, inode(peer), 0);
+            if peer != 0 {
+                let number = inode(peer);
+                if stream::known(peer, number).is_none() {
+                    open_unix(peer, number, 0);
+                }
             }
             stream
         }
@@ -150,16 +153,12 @@ pub fn inode(sock: u64) -> u64 {
 #[inline(never)]
 fn open_unix(sock: u64, number: u64, process: u32) -> u64 {
     let peer: u64 = read(sock + offset!(unix_peer));
-    stream::open(
-        sock,
-        Source::Unix,
-        number,
-        || peer,
-        |opened| {
-            opened.head.pid = process;
-            opened.netns = network_namespace(sock);
-            opened.peer_inode = if peer == 0 { 0 } else { inode(peer) };
-        },
-    );
+    let peer_number = if peer == 0 { 0 } else { inode(peer) };
+    let other_end = || (peer, peer_number);
+    stream::open(sock, Source::Unix, number, other_end, |opened| {
+        opened.head.pid = process;
+        opened.netns = network_namespace(sock);
+        opened.peer_inode = peer_number;
+    });
     0
 }

@@ -24,6 +24,8 @@ pub(crate) struct Rules {
     pub(crate) since_ns: Option<u64>,
     /// Outcomes that are right for calls whose client got no answer; empty: such calls may not be.
     pub(crate) unanswered_as: &'static [&'static str],
+    /// What a client makes of a dead server by itself, as if it had been answered: such a call was not.
+    pub(crate) made_up: Option<&'static str>,
     /// The ring was too small on purpose: calls may be missing, none may be wrong.
     pub(crate) lossy: bool,
     /// What the wall clock is ahead of the monotonic clock, in nanoseconds.
@@ -104,11 +106,13 @@ fn differences(call: &Call, record: &Record, rules: &Rules) -> Vec<String> {
     let answered = call
         .end
         .as_ref()
-        .filter(|end| !matches!(end.outcome.as_str(), "unanswered" | "server_gone"));
+        .filter(|end| !matches!(end.outcome.as_str(), "unanswered" | "server_gone"))
+        .filter(|end| rules.made_up != Some(&end.outcome));
     let operation = call.name.as_ref().unwrap_or(&call.method);
-    // A name that no list and no success has vouched for may be hidden.
+    // A name that no list and no success has vouched for may be hidden, and one may be among the bytes that are lost.
+    let may_be_lost = rules.lossy && record.flags.lossy && record.operation == call.method;
     let may_hide = answered.is_none_or(|end| end.outcome != "ok");
-    if record.operation != *operation && !(may_hide && record.operation == "_unknown") {
+    if record.operation != *operation && !may_be_lost && !(may_hide && record.operation == "_unknown") {
         found.push(format!("operation {:?} and not {operation:?}", record.operation));
     }
     match answered {

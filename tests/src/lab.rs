@@ -23,6 +23,8 @@ pub(crate) enum ScopeKind {
 pub(crate) enum Pairs {
     /// One Python and one Node pair on stdio and on HTTP.
     Quick,
+    /// Every client and every server once on every transport it has.
+    Each,
     All,
 }
 

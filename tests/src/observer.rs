@@ -16,8 +16,8 @@ use crate::clock::{monotonic_ns, wait_until};
 use crate::lab::{Lab, ScopeKind};
 use crate::record::{self, Record};
 
-/// How long after SIGTERM the daemon may take, as the contract says.
-const STOP_LIMIT: Duration = Duration::from_secs(2);
+/// Seconds that the daemon may take after SIGTERM, as the contract says.
+const STOP_LIMIT: u64 = 2;
 
 /// A running daemon; killed when dropped without `stop`.
 pub(crate) struct Observer {
@@ -26,6 +26,8 @@ pub(crate) struct Observer {
     calls: PathBuf,
     out: PathBuf,
     log: PathBuf,
+    /// How long after SIGTERM it may take on this machine.
+    stop_limit: Duration,
     /// When it said that it is ready, in monotonic nanoseconds.
     pub(crate) ready_ns: u64,
 }
@@ -61,6 +63,7 @@ impl Observer {
             calls: calls.to_owned(),
             out,
             log,
+            stop_limit: lab.limit(STOP_LIMIT),
             ready_ns: 0,
         };
         let ready = wait_until(lab.limit(30), || observer.look());
@@ -126,6 +129,15 @@ impl Observer {
         Ok(sum(&body, name, labels))
     }
 
+    /// The lines of a metric's series that are not 0.
+    pub(crate) fn series(&self, name: &str) -> Result<Vec<String>> {
+        let (_, body) = self.get("/metrics")?;
+        let told = body
+            .lines()
+            .filter(|line| line.starts_with(name) && !line.ends_with(" 0"));
+        Ok(told.map(str::to_owned).collect())
+    }
+
     /// Bytes that it counts as lost, whatever the reason.
     pub(crate) fn lost_bytes(&self) -> Result<u64> {
         let (_, body) = self.get("/metrics")?;
@@ -174,11 +186,11 @@ impl Observer {
     pub(crate) fn stop(mut self) -> Result<Vec<Record>> {
         let begin = Instant::now();
         self.signal(libc::SIGTERM);
-        let status = wait_until(STOP_LIMIT * 5, || self.child.try_wait().ok().flatten());
+        let status = wait_until(self.stop_limit * 5, || self.child.try_wait().ok().flatten());
         let took = begin.elapsed();
         let status = status.with_context(|| format!("it does not stop; {}", self.last_words()))?;
         ensure!(status.success(), "it stopped with {status}; {}", self.last_words());
-        ensure!(took <= STOP_LIMIT, "it took {took:?} to stop");
+        ensure!(took <= self.stop_limit, "it took {took:?} to stop");
         ensure_only_calls(&self.out)?;
         let calls = fs::read_to_string(&self.calls).unwrap_or_default();
         let (hole, misfit) = (record::hole(&calls), record::misfit(&calls));

@@ -96,6 +96,17 @@ impl Server {
             Self::Rmcp => "rmcp-3.11",
         }
     }
+
+    /// Tells whether it is of the same SDK as `client`.
+    fn is_likeness(self, client: Client) -> bool {
+        match client {
+            Client::Py23 | Client::Py23Legacy => self == Self::Py23,
+            Client::Py130 => self == Self::Py130,
+            Client::NodeSdk => self == Self::NodeSdk,
+            Client::NodeV2 | Client::NodeV2Legacy => self == Self::NodeV2,
+            Client::Rmcp | Client::RmcpLegacy => self == Self::Rmcp,
+        }
+    }
 }
 
 impl Transport {
@@ -148,22 +159,36 @@ impl Pair {
         pairs
     }
 
-    /// One Python and one Node pair of each era, on stdio and on HTTP.
+    /// One Python pair of the new era and one Node pair of the old, on stdio and on HTTP.
     pub(crate) fn quick() -> Vec<Self> {
-        let sides = [
-            (Client::Py23, Server::Py23),
-            (Client::Py130, Server::Py130),
-            (Client::NodeSdk, Server::NodeSdk),
-            (Client::NodeV2, Server::NodeV2),
-        ];
-        let over = |transport| {
-            sides.map(|(client, server)| Self {
-                client,
-                server,
-                transport,
-            })
-        };
+        let sides = [(Client::Py23, Server::Py23), (Client::NodeSdk, Server::NodeSdk)];
+        let over = |transport| sides.map(|(client, server)| Self::new(client, server, transport));
         [over(Transport::Stdio), over(Transport::Http)].concat()
+    }
+
+    /// As few pairs as let every client and every server take part on every transport that it has.
+    pub(crate) fn each() -> Vec<Self> {
+        let mut pairs: Vec<Self> = Vec::new();
+        for transport in Transport::ALL {
+            let on = || Self::all().into_iter().filter(move |pair| pair.transport == transport);
+            // Each client with its likeness, or with the first server that has the transport.
+            for client in Client::ALL {
+                let servers = || on().filter(move |pair| pair.client == client);
+                let likeness = servers().find(|pair| pair.server.is_likeness(client));
+                pairs.extend(likeness.or_else(|| servers().next()));
+            }
+            for server in Server::ALL {
+                let met = |pairs: &[Self]| {
+                    pairs
+                        .iter()
+                        .any(|pair| (pair.server, pair.transport) == (server, transport))
+                };
+                if !met(&pairs) {
+                    pairs.extend(on().rfind(|pair| pair.server == server && pair.client == Client::NodeSdk));
+                }
+            }
+        }
+        pairs
     }
 
     /// `client -> server`.
@@ -356,4 +381,28 @@ impl Drop for Program {
 /// A port that is free now.
 pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Client, Pair, Server, Transport};
+
+    #[test]
+    fn each_peer_takes_part_on_each_transport_it_has() {
+        let each = Pair::each();
+        for pair in Pair::all() {
+            let has = |same: &dyn Fn(&Pair) -> bool| {
+                each.iter()
+                    .any(|other| other.transport == pair.transport && same(other))
+            };
+            assert!(has(&|other| other.client == pair.client), "{pair:?}");
+            assert!(has(&|other| other.server == pair.server), "{pair:?}");
+        }
+        assert!(
+            each.len() <= Transport::ALL.len() * Client::ALL.len().max(Server::ALL.len()) + 3,
+            "{}",
+            each.len()
+        );
+        assert!(Pair::quick().iter().all(|pair| each.contains(pair)));
+    }
 }

@@ -367,7 +367,7 @@ impl Link {
 
     /// Makes one call and tells the truth of it; returns the bytes that passed.
     pub(crate) fn call(&mut self, request: &Value, teller: &mut Teller, optional: Optional) -> Result<usize> {
-        self.call_by(request, teller, optional, |link, bytes| link.send(bytes))
+        self.call_by(request, teller, optional, Self::send)
     }
 
     fn call_by(

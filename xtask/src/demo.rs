@@ -22,6 +22,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Time the observer gets to tell of the last call before the metrics are read.
 const SETTLING: Duration = Duration::from_secs(1);
 
+/// Scenario of the client that waits for its answer.
+const SLOW: &str = "slow:1.5";
+
+/// Metrics of which every line that is not zero is shown.
+const SHOWN: [&str; 3] = ["mcp_calls_total", "mcp_capability_info", "mcp_observer_lost_total"];
+
 /// Builds, observes a client and a server on both transports, and shows the metrics.
 pub(crate) fn run() -> Result<()> {
     let cache = Cache::open()?;
@@ -54,22 +60,19 @@ fn show(peers: &Path, metrics: u16, observer: &mut Child) -> Result<()> {
         "--transport",
         "stdio",
     ];
-    call(peers, &over_stdio)?;
-    say("the same over Streamable HTTP");
+    call(peers, "basic", &over_stdio)?;
+    std::thread::sleep(SETTLING);
+    say("a call that takes its time, over Streamable HTTP");
     let port = free_port()?;
     let mut listening = start_server(&python, &server, port)?;
-    let called = call(
-        peers,
-        &["--transport", "http", "--url", &format!("http://127.0.0.1:{port}/mcp")],
-    );
+    let url = format!("http://127.0.0.1:{port}/mcp");
+    let called = call(peers, SLOW, &["--transport", "http", "--url", &url]);
     std::thread::sleep(SETTLING);
-    say(&format!(
-        "http://127.0.0.1:{metrics}/metrics, the lines of mcp_calls_total"
-    ));
+    say(&format!("http://127.0.0.1:{metrics}/metrics, some of it"));
     let answer = get(metrics, "/metrics")?;
     answer
         .lines()
-        .filter(|line| line.starts_with("mcp_calls_total"))
+        .filter(|line| SHOWN.iter().any(|name| line.starts_with(name)) && !line.ends_with(" 0"))
         .for_each(|line| println!("{line}"));
     listening.kill()?;
     listening.wait()?;
@@ -117,12 +120,12 @@ fn start_server(python: &Path, server: &Path, port: u16) -> Result<Child> {
     Ok(child)
 }
 
-fn call(peers: &Path, transport: &[&str]) -> Result<()> {
+fn call(peers: &Path, scenario: &str, transport: &[&str]) -> Result<()> {
     let truth = tempfile::NamedTempFile::new()?;
     let mut client = Command::new(peers.join(PYTHON));
     client
         .arg(peers.join("python/client.py"))
-        .args(["--scenario", "basic", "--truth"])
+        .args(["--scenario", scenario, "--truth"])
         .arg(truth.path());
     client.args(transport).stderr(Stdio::null());
     shell::stream(&mut client)

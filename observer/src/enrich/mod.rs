@@ -251,7 +251,11 @@ impl Enricher {
                     .label(&capability, &call.method, call.target.as_deref(), proof)
             }
             Observation::CallBegan(began) => {
-                let proof = if began.target_known { Proof::Seen } else { Proof::Missing };
+                let proof = if began.target_known {
+                    Proof::Seen
+                } else {
+                    Proof::Missing
+                };
                 self.operations
                     .label(&capability, &began.method, began.target.as_deref(), proof)
             }

@@ -116,6 +116,8 @@ fn tell(case: &str, runs: &[Vec<Run>; 3], report: &mut Report) {
             ..Figure::alone(case, what, unit, with)
         };
         report.add(figure);
+        // The difference of two differences drowns in what else the machine does: it is taken from the runs least disturbed.
+        let [without, empty, with] = [0, 1, 2].map(|kind| runs[kind].iter().map(of).fold(f64::INFINITY, f64::min));
         (with - without) / (empty - without)
     };
     add("throughput", "1/s", |run| run.rate);
@@ -126,7 +128,7 @@ fn tell(case: &str, runs: &[Vec<Run>; 3], report: &mut Report) {
             with: None,
             ..Figure::alone(case, "cost over cost of empty", "ratio", cost)
         }
-        .to_reach(Target::AtMost(COST)),
+        .with_target(Target::AtMost(COST)),
     );
 }
 

@@ -16,7 +16,7 @@ use clap::{Args, ValueEnum};
 const LENGTH: usize = 300;
 
 /// Where a message's id lies; all ids have ten digits.
-const ID: std::ops::Range<usize> = 21..31;
+const ID: std::ops::Range<usize> = 22..32;
 const HEAD: &str = r#"{"jsonrpc":"2.0","id":"#;
 
 /// Requests written to a link before its answers are read.

@@ -2,9 +2,8 @@
 
 use std::io::{BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::{sleep, spawn};
+use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -12,7 +11,6 @@ use clap::Args;
 use serde_json::json;
 
 use super::report::{Figure, Report, Target};
-use super::word;
 use crate::clock::wait_until;
 use crate::lab::Lab;
 use crate::scenarios::Stage;
@@ -31,9 +29,18 @@ pub(super) fn measure(lab: &Arc<Lab>, report: &mut Report) -> Result<()> {
     let observer = stage.observe(&[])?;
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let before = mib(observer.resident()?);
-    let done = stage.lab.file("held");
-    let _holder = stage.tiny(&["hold", "--connections", &STREAMS.to_string(), "--done", &word(&done)])?;
-    wait_until(stage.lab.limit(120), || done.exists().then_some(())).context("the connections were never all open")?;
+    let server = stage.tiny(&["hold"])?;
+    let port = wait_until(stage.lab.limit(10), || server.said().trim().parse::<u16>().ok());
+    let port = port.context("the server does not listen")?.to_string();
+    let client = stage.tiny(&["hold", "--port", &port, "--connections", &STREAMS.to_string()])?;
+    let done = || client.said().contains("done").then_some(());
+    wait_until(stage.lab.limit(120), done).with_context(|| {
+        format!(
+            "the connections were never all open: {}{}",
+            client.said(),
+            server.said()
+        )
+    })?;
     // The loop looks at itself once a second.
     sleep(Duration::from_millis(2500));
     report.add(Figure::alone(case, "resident before", "MiB", before));
@@ -49,36 +56,40 @@ pub(super) fn measure(lab: &Arc<Lab>, report: &mut Report) -> Result<()> {
         "calls",
         observer.metric("mcp_calls_total", "")?,
     ));
-    report.add(Figure::alone(case, "resident", "MiB", mib(observer.resident()?)).to_reach(Target::AtMost(LIMIT_MIB)));
+    report
+        .add(Figure::alone(case, "resident", "MiB", mib(observer.resident()?)).with_target(Target::AtMost(LIMIT_MIB)));
     observer.stop()?;
     Ok(())
 }
 
-/// Connections to itself that stay open.
+/// One end of connections that stay open: the server's, which prints its port, or a client's.
 #[derive(Args)]
 pub(crate) struct HoldArgs {
+    /// The server's port; without it this is the server.
     #[arg(long)]
-    connections: usize,
-    /// A file to make when all are open and each has made its call.
-    #[arg(long)]
-    done: PathBuf,
+    port: Option<u16>,
+    /// Connections that the client makes.
+    #[arg(long, default_value_t = 0)]
+    connections: u32,
 }
 
-/// Makes one call on each connection, then waits to be killed.
+/// Makes one call on each connection and says so, or answers them, then waits to be killed.
 pub(crate) fn hold(args: &HoldArgs) -> Result<()> {
-    allow_descriptors()?;
-    let listener = TcpListener::bind(("127.0.0.1", 0))?;
-    let address = listener.local_addr()?;
-    spawn(move || serve(&listener));
+    allow_descriptors();
+    let Some(port) = args.port else {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        println!("{}", listener.local_addr()?.port());
+        return serve(&listener);
+    };
     let mut held = Vec::new();
     for number in 0..args.connections {
-        let mut stream = TcpStream::connect(address)?;
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
         let request = echo(&json!(number), "one of many").to_string();
         stream.write_all(post("/mcp", &request).as_bytes())?;
         read_message(&mut BufReader::new(&stream))?.context("the server closed")?;
         held.push(stream);
     }
-    std::fs::write(&args.done, "")?;
+    println!("done");
     loop {
         sleep(Duration::from_secs(3600));
     }
@@ -101,13 +112,16 @@ fn serve(listener: &TcpListener) -> Result<()> {
     Ok(())
 }
 
-fn allow_descriptors() -> Result<()> {
-    let enough = libc::rlimit {
-        rlim_cur: 65_536,
-        rlim_max: 65_536,
+/// As many open files as the hard limit allows: enough for one end on ordinary machines.
+fn allow_descriptors() {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
     };
-    // SAFETY: the pointer is to a live rlimit.
-    let done = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const enough) };
-    anyhow::ensure!(done == 0, "the limit on open files cannot be raised to 65,536");
-    Ok(())
+    // SAFETY: both pointers are to a live rlimit; a refusal shows when a connection cannot be made.
+    unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+        limit.rlim_cur = limit.rlim_max;
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+    }
 }

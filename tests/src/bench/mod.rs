@@ -10,7 +10,7 @@ mod memory;
 mod report;
 mod sdk;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -86,9 +86,4 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
     report.finish(args.json.as_deref())?;
     lab.clear(true);
     Ok(ExitCode::SUCCESS)
-}
-
-/// A file's path as an argument.
-fn word(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
 }

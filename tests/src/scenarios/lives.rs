@@ -93,6 +93,7 @@ fn server_killed(stage: &Stage, transport: Transport) -> Result<()> {
     sleep(stage.lab.limit(1));
     let rules = Rules {
         unanswered_as: &["server_gone"],
+        made_up: Some("rpc_error"),
         ..Rules::default()
     };
     let accounts: Vec<Account> = all.iter().map(|running| running.account(rules)).collect();
@@ -127,17 +128,18 @@ fn server_crashes(stage: &Stage) -> Result<()> {
 }
 
 fn mid_session(stage: &Stage) -> Result<()> {
+    // Those that take longest to begin come first, so that all end at about the same time.
     let pairs = [
-        Pair::new(Client::Py23, Server::Py23, Transport::Stdio),
-        Pair::new(Client::NodeSdk, Server::Everything, Transport::Stdio),
-        Pair::new(Client::Rmcp, Server::Rmcp, Transport::Stdio),
         Pair::new(Client::Py130, Server::Py130, Transport::Http),
-        Pair::new(Client::NodeSdk, Server::NodeSdk, Transport::Http),
         Pair::new(Client::Py23Legacy, Server::NodeSdk, Transport::Sse),
+        Pair::new(Client::NodeSdk, Server::NodeSdk, Transport::Http),
+        Pair::new(Client::NodeSdk, Server::Everything, Transport::Stdio),
+        Pair::new(Client::Py23, Server::Py23, Transport::Stdio),
+        Pair::new(Client::Rmcp, Server::Rmcp, Transport::Stdio),
     ];
     let mut all = pairs
         .into_iter()
-        .map(|pair| stage.start(pair, "session", 60))
+        .map(|pair| stage.start(pair, "session", 100))
         .collect::<Result<Vec<Running>>>()?;
     for running in &all {
         let under_way = || (Truth::read(&running.truth).ok()?.answered() > 4).then_some(());

@@ -31,10 +31,10 @@ struct State {
 
 /// A trial for each pair, and one that says that nothing else was seen.
 pub(super) fn trials(lab: &Arc<Lab>, wanted: impl Fn(&str) -> bool) -> Vec<Trial> {
-    let pairs = if lab.pairs == Pairs::All {
-        Pair::all()
-    } else {
-        Pair::quick()
+    let pairs = match lab.pairs {
+        Pairs::Quick => Pair::quick(),
+        Pairs::Each => Pair::each(),
+        Pairs::All => Pair::all(),
     };
     let named = pairs
         .into_iter()

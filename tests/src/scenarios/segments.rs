@@ -1,30 +1,35 @@
 //! Messages handed to the kernel in many pieces of memory: as many as the probes follow, and more than that.
 
-use std::thread::sleep;
-
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::{Account, Stage, Test};
+use crate::clock::wait_until;
 use crate::compare::Rules;
 use crate::peer::free_port;
 
 pub(super) const TESTS: &[Test] = &[
     ("segments::30 by writev on pipes", |stage| {
-        gathered(stage, Link::Pipe, "writev", "30")
+        gathered(stage, Link::Pipe, "writev", FOLLOWED)
     }),
     ("segments::30 by writev on TCP", |stage| {
-        gathered(stage, Link::Tcp, "writev", "30")
+        gathered(stage, Link::Tcp, "writev", FOLLOWED)
     }),
     ("segments::30 by sendmsg on TCP", |stage| {
-        gathered(stage, Link::Tcp, "sendmsg", "30")
+        gathered(stage, Link::Tcp, "sendmsg", FOLLOWED)
     }),
     ("segments::200 by writev on pipes", |stage| {
-        gathered(stage, Link::Pipe, "writev", "200")
+        gathered(stage, Link::Pipe, "writev", TOO_MANY)
     }),
     ("segments::200 by sendmsg on TCP", |stage| {
-        gathered(stage, Link::Tcp, "sendmsg", "200")
+        gathered(stage, Link::Tcp, "sendmsg", TOO_MANY)
     }),
 ];
+
+/// Pieces of a call that the probes follow; the limit is 32.
+const FOLLOWED: &str = "30";
+
+/// Pieces of a call of which some are left out.
+const TOO_MANY: &str = "200";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Link {
@@ -32,11 +37,12 @@ enum Link {
     Tcp,
 }
 
-/// Where the writer's pieces are too many, the reader's bytes stand in: no call may be missing.
+/// Calls in pieces: seen whole, or where the pieces are too many nothing invented and what is left out counted.
 fn gathered(stage: &Stage, link: Link, gather: &str, segments: &str) -> Result<()> {
     let port = free_port()?.to_string();
-    let _server = stage.tiny(&["tiny-server", "--port", &port])?;
-    sleep(stage.lab.limit(1) / 4);
+    let server = stage.tiny(&["tiny-server", "--port", &port])?;
+    let ready = || server.said().contains("ready").then_some(());
+    wait_until(stage.lab.limit(10), ready).context("the tiny server does not listen")?;
     let observer = stage.observe(&[])?;
     let truth = stage.lab.file("truth.jsonl");
     let path = truth.to_string_lossy().into_owned();
@@ -46,11 +52,14 @@ fn gathered(stage: &Stage, link: Link, gather: &str, segments: &str) -> Result<(
         words.extend(["--port", &port]);
     }
     stage.tiny(&words)?.finish(stage.lab.limit(30))?;
-    stage.settle(
-        observer,
-        &[Account {
-            truth,
-            rules: Rules::default(),
-        }],
-    )
+    let lossy = segments == TOO_MANY;
+    if lossy {
+        let counted = || (observer.lost_bytes().ok()? > 0).then_some(());
+        wait_until(stage.lab.limit(3), counted).context("no byte is counted as lost")?;
+    }
+    let rules = Rules {
+        lossy,
+        ..Rules::default()
+    };
+    stage.settle(observer, &[Account { truth, rules }])
 }

@@ -28,6 +28,15 @@ const RESULTS_BYTES: u64 = 1 << 30;
 /// Lines of the kernel's log that an error repeats.
 const CONSOLE_TAIL: usize = 25;
 
+/// What a guest's time is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// The time that passes outside.
+    Real,
+    /// Its own instructions, a nanosecond each, whatever goes on outside; idle time takes none.
+    Instructions,
+}
+
 /// A machine to be started.
 #[derive(Debug, Clone)]
 pub(crate) struct Guest {
@@ -41,6 +50,8 @@ pub(crate) struct Guest {
     pub(crate) cmdline_extra: String,
     /// Kernel modules to load besides those of the disks.
     pub(crate) modules: Vec<String>,
+    /// What its time is made of.
+    pub(crate) clock: Clock,
     /// Folder of peers that the guest has at the same path, with the interpreters they need.
     pub(crate) peers: Option<PathBuf>,
 }
@@ -77,6 +88,7 @@ impl Guest {
             cpus: 2,
             memory: 1024,
             cmdline_extra: String::new(),
+            clock: Clock::Real,
             modules: Vec::new(),
             peers: None,
         }
@@ -115,38 +127,33 @@ impl Guest {
         let disk = |file: &Path, options: &str| format!("file={},if=virtio,format=raw{options}", file.display());
         let mut qemu = Command::new("qemu-system-x86_64");
         // KVM guests hang on some nested machines, emulation works on all. Without `-cx16` QEMU 7.2 faults in some boots.
-        qemu.args([
-            "-accel",
-            "tcg,thread=multi",
-            "-cpu",
-            "max,-cx16",
-            "-no-reboot",
-            "-nodefaults",
-            "-nic",
-            "none",
-        ])
-        .args([
-            "-display",
-            "none",
-            "-smp",
-            &self.cpus.to_string(),
-            "-m",
-            &self.memory.to_string(),
-        ])
-        .arg("-kernel")
-        .arg(&kernel.image)
-        .arg("-initrd")
-        .arg(folder.join("initramfs"))
-        .args([
-            "-append",
-            &format!("console=ttyS0 quiet panic=-1 {}", self.cmdline_extra),
-        ])
-        .arg("-serial")
-        .arg(format!("file:{}", folder.join("console.log").display()))
-        .args(["-serial", "stdio"])
-        .args(["-drive", &disk(&disks.root, ",snapshot=on")])
-        .args(["-drive", &disk(&disks.job, ",readonly=on")])
-        .args(["-drive", &disk(&disks.results, ",cache=unsafe")]);
+        qemu.args(["-cpu", "max,-cx16", "-no-reboot", "-nodefaults", "-nic", "none"])
+            .args([
+                "-display",
+                "none",
+                "-smp",
+                &self.cpus.to_string(),
+                "-m",
+                &self.memory.to_string(),
+            ])
+            .args(match self.clock {
+                Clock::Real => ["-accel", "tcg,thread=multi"].as_slice(),
+                Clock::Instructions => &["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"],
+            })
+            .arg("-kernel")
+            .arg(&kernel.image)
+            .arg("-initrd")
+            .arg(folder.join("initramfs"))
+            .args([
+                "-append",
+                &format!("console=ttyS0 quiet panic=-1 {}", self.cmdline_extra),
+            ])
+            .arg("-serial")
+            .arg(format!("file:{}", folder.join("console.log").display()))
+            .args(["-serial", "stdio"])
+            .args(["-drive", &disk(&disks.root, ",snapshot=on")])
+            .args(["-drive", &disk(&disks.job, ",readonly=on")])
+            .args(["-drive", &disk(&disks.results, ",cache=unsafe")]);
         qemu
     }
 }

@@ -65,7 +65,12 @@ fn a_reader_that_takes_its_time_still_counts() {
     scene.write(20, down, (result(1) + "\n").as_bytes());
     scene.wait(900 * MILLI);
     scene.read(10, down, result(1).len() + 1);
-    assert!(scene.calls()[0].timing.client_duration.is_some_and(|time| time > 900 * MILLI));
+    assert!(
+        scene.calls()[0]
+            .timing
+            .client_duration
+            .is_some_and(|time| time > 900 * MILLI)
+    );
 }
 
 #[test]

@@ -304,7 +304,12 @@ fn an_event_stream_older_than_the_observer() {
     for id in 1..=2 {
         scene.say(10, up, 20, &post("/message?sessionId=ab", "", &call(id)));
         scene.say(20, down, 10, accepted);
-        for piece in ["6f", "\r\n", &format!("event: message\ndata: {}\n\n", result(id)), "\r\n"] {
+        for piece in [
+            "6f",
+            "\r\n",
+            &format!("event: message\ndata: {}\n\n", result(id)),
+            "\r\n",
+        ] {
             scene.say(20, events, 10, piece);
         }
     }

@@ -186,8 +186,7 @@ impl Metrics {
         self.in_flight
             .get(&labels, [owner, 0], &mut self.budget)
             .inspect(|calls| calls.inc());
-        self.open
-            .insert(began.number, (owner, Arc::clone(&report.capability)));
+        self.open.insert(began.number, (owner, Arc::clone(&report.capability)));
         // A tool that is not known to exist yet would leave a series of `_unknown` at 0.
         let unproven = began
             .target

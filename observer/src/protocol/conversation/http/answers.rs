@@ -76,8 +76,13 @@ impl Pipeline {
         let Message { kind, length, cut } = message;
         match as_answer(kind) {
             Ok((id, body)) => {
+                // A refusal answers its exchange, whatever id it bears: the server may not have read the request's.
+                let refusal = body.is_err() && source.status.is_some_and(|status| status / 100 != 2);
                 let found = match &id {
-                    Some(id) => self.find_http_request(scopes, id),
+                    Some(id) => {
+                        let named = self.find_http_request(scopes, id);
+                        named.or_else(|| only(slots).filter(|_| refusal))
+                    }
                     None => only(slots),
                 };
                 if let Some(slot) = found {
@@ -130,7 +135,10 @@ impl Pipeline {
         let Some(head) = &exchange.response else {
             return;
         };
-        let torn = self.streams.flow(flow_id).is_some_and(|flow| flow.torn_since(exchange.since));
+        let torn = self
+            .streams
+            .flow(flow_id)
+            .is_some_and(|flow| flow.torn_since(exchange.since));
         for slot in exchange.slots.iter().copied() {
             if self.matcher.get(slot).is_none_or(|pending| pending.over.is_some()) {
                 continue;

@@ -427,5 +427,4 @@ impl Pipeline {
         }
         self.exchange_over(flow_id, &exchange, ending);
     }
-
 }
