@@ -50,6 +50,13 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Microseconds of CPU that its processes have used, those that ended among them.
+    pub(crate) fn cpu_us(&self) -> Result<f64> {
+        let text = fs::read_to_string(self.path.join("cpu.stat"))?;
+        let usage = text.lines().find_map(|line| line.strip_prefix("usage_usec "));
+        Ok(usage.context("no usage_usec in cpu.stat")?.parse()?)
+    }
+
     /// Its processes now.
     pub(crate) fn processes(&self) -> Vec<i32> {
         let text = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();

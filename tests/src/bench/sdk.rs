@@ -31,6 +31,8 @@ struct Run {
     rate: f64,
     p50: f64,
     p99: f64,
+    /// Microseconds of CPU that client and server took for each call, their start-up among it: less disturbed than time is.
+    cpu: f64,
     closeness: Option<Closeness>,
 }
 
@@ -76,6 +78,7 @@ enum Watched {
     No,
 }
 
+#[allow(clippy::cast_precision_loss, reason = "a number of calls")]
 fn run(lab: &Arc<Lab>, pair: Pair, calls: usize, watched: Watched) -> Result<Run> {
     let stage = Stage::new(lab, "bench")?;
     let observer = (watched == Watched::Yes).then(|| stage.observe(&[])).transpose()?;
@@ -89,6 +92,7 @@ fn run(lab: &Arc<Lab>, pair: Pair, calls: usize, watched: Watched) -> Result<Run
         rate: rate(&truth),
         p50: quantile(&taken, 0.5),
         p99: quantile(&taken, 0.99),
+        cpu: stage.cgroup.cpu_us()? / taken.len() as f64,
         closeness,
     })
 }
@@ -99,6 +103,7 @@ fn tell(case: &str, without: &[Run], with: &[Run], report: &mut Report) {
     report.add(pair("throughput", "calls/s", |run| run.rate).with_target(Target::AtLeast(0.98)));
     report.add(pair("p50", "ms", |run| run.p50));
     report.add(pair("p99", "ms", |run| run.p99));
+    report.add(pair("CPU of both for a call", "us", |run| run.cpu));
     let close: Vec<&Closeness> = with.iter().filter_map(|run| run.closeness.as_ref()).collect();
     let behind: Vec<f64> = close.iter().flat_map(|close| close.behind.iter().copied()).collect();
     let near: Vec<f64> = close.iter().map(|close| close.near).collect();

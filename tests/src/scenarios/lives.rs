@@ -42,14 +42,16 @@ fn start_selves(stage: &Stage, transport: Transport, scenario: &str, calls: usiz
         .collect()
 }
 
-/// Waits until the client's newest call is on its way to a server that will not answer it.
-fn in_mid_call(lab: &Lab, running: &Running) -> Result<()> {
-    let open = || {
-        let truth = Truth::read(&running.truth).ok()?;
-        let last = truth.calls.last()?;
-        (last.method == "tools/call" && last.end.is_none()).then_some(())
-    };
-    wait_until(lab.limit(30), open).context("the client never made its call")?;
+/// Waits until every client's newest call is on its way to a server that will not answer it.
+fn all_in_mid_call(lab: &Lab, all: &[Running]) -> Result<()> {
+    for running in all {
+        let open = || {
+            let truth = Truth::read(&running.truth).ok()?;
+            let last = truth.calls.last()?;
+            (last.method == "tools/call" && last.end.is_none()).then_some(())
+        };
+        wait_until(lab.limit(30), open).context("a client never made its call")?;
+    }
     sleep(lab.limit(1) / 2);
     Ok(())
 }
@@ -64,10 +66,11 @@ fn gone_or_unanswered(transport: Transport, gone: &'static [&'static str]) -> &'
 }
 
 fn client_killed(stage: &Stage, transport: Transport) -> Result<()> {
-    let observer = stage.observe(&["--call-deadline", "8"])?;
+    // Long enough for all to be killed before it, short enough to be waited for where nothing else ends a call.
+    let observer = stage.observe(&["--call-deadline", "12"])?;
     let mut all = start_selves(stage, transport, "hang", 0)?;
+    all_in_mid_call(&stage.lab, &all)?;
     for running in &mut all {
-        in_mid_call(&stage.lab, running)?;
         running.client.kill()?;
     }
     let unanswered_as = gone_or_unanswered(transport, &["client_gone", "unanswered"]);
@@ -80,10 +83,10 @@ fn client_killed(stage: &Stage, transport: Transport) -> Result<()> {
 }
 
 fn server_killed(stage: &Stage, transport: Transport) -> Result<()> {
-    let observer = stage.observe(&["--call-deadline", "8"])?;
+    let observer = stage.observe(&[])?;
     let mut all = start_selves(stage, transport, "hang", 0)?;
+    all_in_mid_call(&stage.lab, &all)?;
     for running in &mut all {
-        in_mid_call(&stage.lab, running)?;
         match &mut running.server {
             Some(server) => server.kill()?,
             None => kill_children(stage, running.client.pid()),
