@@ -129,6 +129,15 @@ impl Observer {
         Ok(sum(&body, name, labels))
     }
 
+    /// The lines of a metric's series that are not 0.
+    pub(crate) fn series(&self, name: &str) -> Result<Vec<String>> {
+        let (_, body) = self.get("/metrics")?;
+        let told = body
+            .lines()
+            .filter(|line| line.starts_with(name) && !line.ends_with(" 0"));
+        Ok(told.map(str::to_owned).collect())
+    }
+
     /// Bytes that it counts as lost, whatever the reason.
     pub(crate) fn lost_bytes(&self) -> Result<u64> {
         let (_, body) = self.get("/metrics")?;

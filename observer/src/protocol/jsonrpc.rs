@@ -36,6 +36,8 @@ pub(crate) struct Payload {
     pub(crate) length: u64,
     /// Whether bytes between head and tail are missing.
     pub(crate) cut: bool,
+    /// Whether it is not known that this is the body, whole: bytes before it are missing.
+    pub(crate) guessed: bool,
 }
 
 /// A request's id. `1` and `"1"` are different ids.
@@ -169,7 +171,7 @@ pub(crate) type Messages = SmallVec<[Parsed; 1]>;
 /// A cut body gives what its head and tail tell; where that is no message it is `Unreadable`.
 pub(crate) fn parse(payload: &Payload) -> Messages {
     let mut messages = read(payload);
-    if payload.cut && messages.iter().any(|parsed| matches!(parsed, Parsed::Broken(..))) {
+    if (payload.cut || payload.guessed) && messages.iter().any(|parsed| matches!(parsed, Parsed::Broken(..))) {
         let seen = payload.bytes.len() + payload.tail.len();
         messages = smallvec::smallvec![Parsed::Unreadable(seen as u64)];
     }
@@ -563,6 +565,7 @@ mod tests {
                 tail: Bytes::copy_from_slice(tail.as_bytes()),
                 length: 1 << 20,
                 cut: true,
+                guessed: false,
             };
             assert_eq!(words(&payload), expected, "{head} … {tail}");
         }

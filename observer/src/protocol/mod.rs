@@ -180,6 +180,7 @@ impl Pipeline {
             self.work(event);
         }
         self.advance(now);
+        self.give_up_all_early();
         self.give_up_all();
     }
 

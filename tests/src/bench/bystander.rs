@@ -128,7 +128,7 @@ fn tell(case: &str, runs: &[Vec<Run>; 3], report: &mut Report) {
             with: None,
             ..Figure::alone(case, "cost over cost of empty", "ratio", cost)
         }
-        .within(Target::AtMost(COST)),
+        .with_target(Target::AtMost(COST)),
     );
 }
 

@@ -47,7 +47,10 @@ fn run(lab: &Arc<Lab>, case: &str, output: &[&str], seconds: u64, report: &mut R
     // The handshakes of the generator's links are calls too.
     let handshakes = observer.metric("mcp_calls_total", "operation=\"initialize\"")?;
     let lost = observer.metric("mcp_observer_lost_total", "")?;
-    let bound = |what, unit, value, target| Figure::alone(case, what, unit, value).within(target);
+    for line in observer.series("mcp_observer_lost_total")? {
+        eprintln!("{case}: {line}");
+    }
+    let bound = |what, unit, value, target| Figure::alone(case, what, unit, value).with_target(target);
     report.add(bound(
         "rate",
         "calls/s",

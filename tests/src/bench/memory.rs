@@ -56,7 +56,8 @@ pub(super) fn measure(lab: &Arc<Lab>, report: &mut Report) -> Result<()> {
         "calls",
         observer.metric("mcp_calls_total", "")?,
     ));
-    report.add(Figure::alone(case, "resident", "MiB", mib(observer.resident()?)).within(Target::AtMost(LIMIT_MIB)));
+    report
+        .add(Figure::alone(case, "resident", "MiB", mib(observer.resident()?)).with_target(Target::AtMost(LIMIT_MIB)));
     observer.stop()?;
     Ok(())
 }

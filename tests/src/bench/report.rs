@@ -78,7 +78,7 @@ impl Figure {
     }
 
     /// The same with a bound.
-    pub(super) fn within(self, target: Target) -> Self {
+    pub(super) fn with_target(self, target: Target) -> Self {
         Self {
             target: Some(target),
             ..self
@@ -190,7 +190,8 @@ mod tests {
 
     #[test]
     fn a_line_says_whether_the_target_is_met() {
-        let figure = |with: &[f64]| Figure::pair("case", "rate", "1/s", &[100.0], with).within(Target::AtLeast(0.98));
+        let figure =
+            |with: &[f64]| Figure::pair("case", "rate", "1/s", &[100.0], with).with_target(Target::AtLeast(0.98));
         assert!(line(&figure(&[99.0])).ends_with(">= 0.98 met"));
         assert!(line(&figure(&[97.0])).ends_with(">= 0.98 MISSED"));
     }

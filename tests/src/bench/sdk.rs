@@ -96,7 +96,7 @@ fn run(lab: &Arc<Lab>, pair: Pair, calls: usize, watched: Watched) -> Result<Run
 fn tell(case: &str, without: &[Run], with: &[Run], report: &mut Report) {
     let all = |runs: &[Run], of: fn(&Run) -> f64| runs.iter().map(of).collect::<Vec<f64>>();
     let pair = |what, unit, of| Figure::pair(case, what, unit, &all(without, of), &all(with, of));
-    report.add(pair("throughput", "calls/s", |run| run.rate).within(Target::AtLeast(0.98)));
+    report.add(pair("throughput", "calls/s", |run| run.rate).with_target(Target::AtLeast(0.98)));
     report.add(pair("p50", "ms", |run| run.p50));
     report.add(pair("p99", "ms", |run| run.p99));
     let close: Vec<&Closeness> = with.iter().filter_map(|run| run.closeness.as_ref()).collect();

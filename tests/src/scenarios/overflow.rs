@@ -41,6 +41,7 @@ fn overflow(stage: &Stage) -> Result<()> {
         .reader()
         .wait_for(&[(truths[0].pid, made)], stage.lab.limit(2))?;
     let lost = observer.lost_bytes()?;
+    let reasons = observer.series("mcp_observer_lost_bytes_total")?.join("\n    ");
     let records = observer.stop()?;
     let seen: u64 = records.iter().map(crate::record::Record::total_bytes).sum();
     ensure!(
@@ -53,7 +54,7 @@ fn overflow(stage: &Stage) -> Result<()> {
     let told = seen + lost;
     ensure!(
         told <= given && told + newlines >= given,
-        "{given} bytes passed, {seen} are in {} of {made} calls and {lost} are counted as lost: {} are unaccounted for",
+        "{given} bytes passed, {seen} are in {} of {made} calls and {lost} are counted as lost: {} are unaccounted for\n    {reasons}",
         records.len(),
         i128::from(given) - i128::from(told),
     );

@@ -60,6 +60,13 @@ impl Pipeline {
         }
     }
 
+    /// The end: no request will come.
+    pub(crate) fn give_up_all_early(&mut self) {
+        while !self.early.is_empty() {
+            self.give_up_first();
+        }
+    }
+
     fn give_up_first(&mut self) {
         let Some(early) = self.early.pop_front() else {
             return;

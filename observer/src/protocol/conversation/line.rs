@@ -15,10 +15,10 @@ use smallvec::smallvec;
 use super::{Answered, Asked, Context, Held, Source, as_answer};
 use crate::protocol::Pipeline;
 use crate::protocol::event::{DropReason, Verdict};
-use crate::protocol::framing::{Frame, FrameKind, Framer, Suspicion};
+use crate::protocol::framing::{Frame, FrameKind, Framer};
 use crate::protocol::jsonrpc::{Kind, Message, Parsed, RpcId, parse};
 use crate::protocol::marks::Mark;
-use crate::protocol::matcher::{Scope, Seen, Slot};
+use crate::protocol::matcher::{Scope, Seen};
 use crate::protocol::mcp::method::Sender;
 use crate::protocol::mcp::outcome::End;
 use crate::protocol::observation::{MalformedReason, Observation, Side};
@@ -55,6 +55,11 @@ pub(crate) struct LineTalk {
 }
 
 impl LineTalk {
+    /// Whether so many messages are held that it is time to look again for where they belong.
+    pub(crate) fn is_time_to_look(&self) -> bool {
+        (self.held.len() + 1).is_power_of_two()
+    }
+
     /// Notes when a held message was read.
     pub(crate) fn read_seen(&mut self, mark: &Mark) {
         for held in self.held.iter_mut().filter(|held| mark.completes(held.seen.end)) {
@@ -79,6 +84,7 @@ impl Pipeline {
                 }
             }
             FrameKind::Noise => self.not_mcp(flow_id),
+            _ if flow.framer.is_event_stream() => {}
             _ => self.prose(flow_id, MalformedReason::StrayOutput, frame.end - frame.start),
         }
     }
@@ -103,7 +109,9 @@ impl Pipeline {
             Parsed::Message(message) => {
                 message.proves_mcp()
                     || match &message.kind {
-                        Kind::Result(id, _) | Kind::Error(Some(id), _) => self.find_line_request(flow_id, id).is_some(),
+                        Kind::Result(id, _) | Kind::Error(Some(id), _) => {
+                            self.find_line_request(flow_id, id).is_some() || self.find_kin(flow_id)
+                        }
                         _ => false,
                     }
             }
@@ -121,16 +129,15 @@ impl Pipeline {
             return;
         };
         flow.line.evident = true;
-        if let Framer::Line(_, suspicion) = &mut flow.framer {
-            *suspicion = Suspicion::Settled;
-        }
+        flow.framer.settle();
+        let alone = flow.framer.is_event_stream();
         let held = std::mem::take(&mut flow.line.held);
         flow.line.held_bytes = 0;
         self.tell_verdict(flow_id.link, Verdict::Mcp);
         for Held { parsed, seen } in held {
             self.line_evident(flow_id, parsed, seen);
         }
-        if let Some(other) = self.counterpart(flow_id) {
+        if let Some(other) = self.counterpart(flow_id).filter(|_| !alone) {
             self.become_evident(other);
         }
     }
@@ -225,54 +232,6 @@ impl Pipeline {
         };
         self.sender(flow_id, Sender::Server);
         self.answer(source, slot, answered, seen);
-    }
-
-    /// The request that an answer on `flow` belongs to.
-    pub(crate) fn find_line_request(&mut self, flow_id: FlowId, id: &RpcId) -> Option<Slot> {
-        if let Some(slot) = self.matcher.find(Scope::Line(flow_id.reverse()), id) {
-            return Some(slot);
-        }
-        if let Some(partner) = self.streams.flow(flow_id)?.line.partner
-            && let Some(slot) = self.matcher.find(Scope::Line(partner), id)
-        {
-            return Some(slot);
-        }
-        let (slot, requests) = self.find_unpaired(flow_id, id)?;
-        self.pair(requests, flow_id);
-        Some(slot)
-    }
-
-    /// Among requests of that id whose answers come on a stream not yet known: the one between the same processes.
-    fn find_unpaired(&self, flow_id: FlowId, id: &RpcId) -> Option<(Slot, FlowId)> {
-        let answers = self.streams.flow(flow_id)?;
-        let score = |slot: &Slot| {
-            let requests = self.matcher.get(*slot)?.flow;
-            let asked = self.streams.flow(requests).filter(|_| requests != flow_id)?;
-            let (server, client) = (
-                answers.writers.affinity(&asked.readers),
-                answers.readers.affinity(&asked.writers),
-            );
-            let taken = asked.line.partner.is_some_and(|partner| partner != flow_id);
-            let best = server.max(client);
-            (best > 0 && server + client > 0 && !taken).then_some((server + client, requests, *slot))
-        };
-        let mut found: Option<(i8, FlowId, Slot)> = None;
-        for candidate in self.matcher.unpaired(id).iter().filter_map(score) {
-            if found.is_none_or(|best| candidate.0 > best.0) {
-                found = Some(candidate);
-            }
-        }
-        found.map(|(_, requests, slot)| (slot, requests))
-    }
-
-    /// Joins the two flows of a conversation.
-    fn pair(&mut self, requests: FlowId, answers: FlowId) {
-        for (flow, partner, sender) in [(requests, answers, Side::Client), (answers, requests, Side::Server)] {
-            if let Some(flow) = self.streams.flow_mut(flow) {
-                flow.line.partner = Some(partner);
-                flow.line.sender = Some(sender);
-            }
-        }
     }
 
     /// Which side writes a flow; a method that only one side sends settles it.

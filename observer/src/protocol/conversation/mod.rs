@@ -10,6 +10,7 @@
 mod early;
 pub(crate) mod http;
 pub(crate) mod line;
+mod pairing;
 mod parties;
 mod peers;
 
@@ -327,6 +328,8 @@ impl Pipeline {
         } else if pending.flow == flow && pending.seen.end == end {
             pending.seen.read = read;
             pending.seen.reader = reader;
+            // Who reads it late, after the call was told, is its server all the same.
+            self.refresh_parties(slot);
             self.tell(slot);
         }
     }
@@ -440,7 +443,9 @@ impl Pipeline {
         };
         let began = pending.seen.first.or(pending.seen.any());
         let torn = |flow| self.streams.flow(flow).is_some_and(|flow| flow.torn_since(began));
-        torn(pending.flow) || answer.is_some_and(|(flow, _)| torn(flow))
+        // Where no answer came, it may have been in a hole.
+        let answers = answer.map(|(flow, _)| flow).or_else(|| self.counterpart(pending.flow));
+        torn(pending.flow) || answers.is_some_and(torn)
     }
 }
 

@@ -111,6 +111,7 @@ impl Collector {
             tail: std::mem::take(&mut self.tail).freeze(),
             length: std::mem::take(&mut self.length),
             cut: std::mem::take(&mut self.cut),
+            guessed: false,
         }
     }
 

@@ -8,6 +8,9 @@ use super::body::Collector;
 use super::{Frame, FrameKind, Step};
 use crate::protocol::reassembly::{Chunk, GapKind};
 
+/// What a message begins with in an event stream that was joined in the middle, as every SDK writes it.
+const EVENT_DATA: &[u8] = b"data: ";
+
 /// Cuts a stream at newlines.
 #[derive(Debug, Default)]
 pub(crate) struct LineFramer {
@@ -19,6 +22,12 @@ pub(crate) struct LineFramer {
     /// The line so far, when it began in an earlier chunk.
     line: Collector,
     state: State,
+    /// The line is the first after a hole: it is one if it reads like one.
+    guessed: bool,
+    /// Lines are JSON and nothing else from here on.
+    settled: bool,
+    /// It is the middle of an event stream (server-sent events): a message is a field `data` in one line.
+    events: bool,
     /// Bytes let go and not reported yet.
     lost: u64,
     /// The same, because a line was too long.
@@ -44,7 +53,12 @@ enum State {
 impl LineFramer {
     pub(crate) fn feed(&mut self, chunk: Chunk) {
         match chunk {
-            Chunk::Bytes { start, bytes, .. } => {
+            Chunk::Bytes { start, bytes, fresh } => {
+                // Who writes a message begins a call with it.
+                if self.state == State::Lost && fresh && matches!(bytes.first(), Some(b'{' | b'[')) {
+                    self.state = State::Start;
+                    self.guessed = true;
+                }
                 if self.state == State::Start {
                     self.start = start;
                 }
@@ -99,6 +113,11 @@ impl LineFramer {
             let blank = part.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
             part.advance(blank);
             self.used += blank as u64;
+            if !self.settled && part.starts_with(EVENT_DATA) {
+                self.events = true;
+                part.advance(EVENT_DATA.len());
+                self.used += EVENT_DATA.len() as u64;
+            }
             match part.first() {
                 None => return,
                 Some(b'{' | b'[') => self.state = State::Json,
@@ -117,12 +136,14 @@ impl LineFramer {
 
     fn end_line(&mut self) -> Option<Step> {
         let start = std::mem::replace(&mut self.start, self.at);
+        let guessed = std::mem::take(&mut self.guessed);
         let kind = match std::mem::take(&mut self.state) {
             State::Start => return None,
             State::Lost => return self.report(),
             State::Other => FrameKind::Stray,
             State::Json => {
-                let payload = self.line.take();
+                let mut payload = self.line.take();
+                payload.guessed = guessed;
                 self.used += (payload.bytes.len() + payload.tail.len()) as u64;
                 FrameKind::Line(payload)
             }
@@ -157,6 +178,17 @@ impl LineFramer {
         self.lost += held;
         self.state = State::Start;
         self.at
+    }
+
+    /// Takes in that the lines carry JSON-RPC; whether they do so for good.
+    pub(super) fn settle(&mut self) -> bool {
+        self.settled = !self.events;
+        self.settled
+    }
+
+    /// Whether it is the middle of an event stream.
+    pub(super) const fn is_event_stream(&self) -> bool {
+        self.events
     }
 
     pub(crate) fn finish(&mut self) {

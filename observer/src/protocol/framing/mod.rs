@@ -174,6 +174,20 @@ impl Framer {
         }
     }
 
+    /// Takes in that this carries JSON-RPC. After an event stream joined in the middle another HTTP message may come.
+    pub(crate) fn settle(&mut self) {
+        if let Self::Line(line, suspicion) = self
+            && line.settle()
+        {
+            *suspicion = Suspicion::Settled;
+        }
+    }
+
+    /// Whether lines that are no message are part of an event stream.
+    pub(crate) const fn is_event_stream(&self) -> bool {
+        matches!(self, Self::Line(line, _) if line.is_event_stream())
+    }
+
     /// The stream ended: what is incomplete comes out as it can.
     pub(crate) fn finish(&mut self) {
         match self {

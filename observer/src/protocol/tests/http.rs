@@ -294,3 +294,33 @@ fn a_server_that_closes_before_it_answers() {
     call tools/call add id=2 cancelled 499 10→20 streamable_http server
     ");
 }
+
+#[test]
+fn an_event_stream_older_than_the_observer() {
+    let mut scene = Scene::new();
+    let (_, events) = connection(&mut scene, 1);
+    let (up, down) = connection(&mut scene, 3);
+    let accepted = "HTTP/1.1 202 Accepted\r\nContent-Length: 8\r\n\r\nAccepted";
+    for id in 1..=2 {
+        scene.say(10, up, 20, &post("/message?sessionId=ab", "", &call(id)));
+        scene.say(20, down, 10, accepted);
+        for piece in [
+            "6f",
+            "\r\n",
+            &format!("event: message\ndata: {}\n\n", result(id)),
+            "\r\n",
+        ] {
+            scene.say(20, events, 10, piece);
+        }
+    }
+    // The stream is over; what comes next on its connection is HTTP again.
+    scene.say(20, events, 10, "0\r\n\r\n");
+    let next = Line::Socket(1, 2);
+    scene.say(10, next, 20, &post("/mcp", "", &call(3)));
+    scene.say(20, events, 10, &json("200 OK", "", &result(3)));
+    assert_snapshot!(scene.told(), @r"
+    call tools/call add id=1 ok 200 10→20 http_sse server
+    call tools/call add id=2 ok 200 10→20 http_sse server
+    call tools/call add id=3 ok 200 10→20 streamable_http server
+    ");
+}

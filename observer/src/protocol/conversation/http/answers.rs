@@ -76,8 +76,13 @@ impl Pipeline {
         let Message { kind, length, cut } = message;
         match as_answer(kind) {
             Ok((id, body)) => {
+                // A refusal answers its exchange, whatever id it bears: the server may not have read the request's.
+                let refusal = body.is_err() && source.status.is_some_and(|status| status / 100 != 2);
                 let found = match &id {
-                    Some(id) => self.find_http_request(scopes, id),
+                    Some(id) => {
+                        let named = self.find_http_request(scopes, id);
+                        named.or_else(|| only(slots).filter(|_| refusal))
+                    }
                     None => only(slots),
                 };
                 if let Some(slot) = found {

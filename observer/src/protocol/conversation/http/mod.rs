@@ -378,7 +378,8 @@ impl Pipeline {
             version: request.version,
             traceparent: request.traceparent,
             user_agent: request.user_agent,
-            unpaired: false,
+            // HTTP+SSE, whose answers come on a connection that is older than the observer.
+            unpaired: !sse && session_of(request.query.as_deref()).is_some(),
         };
         Some((context, parties))
     }
