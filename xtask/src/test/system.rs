@@ -12,7 +12,7 @@ use crate::vm::{Guest, Job};
 use crate::{build, node, peers, shell};
 
 /// Bound on one guest's tests, boot included.
-const GUEST_TIMEOUT: Duration = Duration::from_secs(25 * 60);
+const GUEST_TIMEOUT: Duration = Duration::from_secs(40 * 60);
 
 /// Memory of a guest, in MiB: several Pythons and Nodes at once.
 const GUEST_MEMORY: u32 = 3072;
