@@ -141,9 +141,12 @@ pub fn begin(call: &mut Call, stream: *mut Stream, position: u64) -> Result<(), 
         stream::enter(stream, call.source as u8, direction, position, call.size);
         if direction == Direction::Sent as u8
             && call.size > MAX_CALL_BYTES
-            && reader_in_sight(stream, call.source as u8)
+            && let Some(reader) = reader_in_sight(stream, call.source as u8)
         {
-            (*stream).bulk_from = position;
+            // What the reader has not reached of an earlier long call stays in the range.
+            if !stream::before(call.source as u8, (*reader).received, (*stream).bulk_to) {
+                (*stream).bulk_from = position;
+            }
             (*stream).bulk_to = position + call.size;
             call.flags |= BULK;
         }
@@ -188,16 +191,22 @@ pub fn entry() -> Option<*mut Call> {
     CALLS.get_ptr_mut(&bpf_get_current_pid_tgid())
 }
 
-/// Whether a process in scope reads what is written at this end.
+/// The end where a process in scope reads what is written at this end.
 #[inline(always)]
-pub unsafe fn reader_in_sight(stream: *mut Stream, source: u8) -> bool {
+pub unsafe fn reader_in_sight(stream: *mut Stream, source: u8) -> Option<*const Stream> {
     // SAFETY: the caller passes a live map value.
     unsafe {
-        if source == Source::Pipe as u8 {
-            return (*stream).flags & READER != 0;
+        let reader = if source == Source::Pipe as u8 {
+            stream.cast_const()
+        } else {
+            let peer = (*stream).peer;
+            STREAMS.get_ptr(&peer)?
+        };
+        if (*reader).flags & READER != 0 {
+            Some(reader)
+        } else {
+            None
         }
-        let peer = (*stream).peer;
-        STREAMS.get_ptr(&peer).is_some_and(|peer| (*peer).flags & READER != 0)
     }
 }
 

@@ -146,7 +146,7 @@ pub fn position(sock: u64, stream: *mut Stream, direction: u8, bytes: u64) -> u6
         };
         let unseen = begin.wrapping_sub(*expected as u32);
         // What no probe saw being sent is copied where it is read, if that is in sight.
-        let lost = !sent || !call::reader_in_sight(stream, Source::Tcp as u8);
+        let lost = !sent || call::reader_in_sight(stream, Source::Tcp as u8).is_none();
         if (*stream).flags & known != 0 && unseen != 0 && unseen < 1 << 31 && lost {
             emit::count(DropReason::Unprobed, unseen.into());
         }
