@@ -27,11 +27,7 @@ const QUICK: &str = "pairs::py-1.30 -> py-1.30,pairs::node-sdk-1.32 -> node-sdk-
 /// skipped, and the list is to be empty.
 const NOT_YET: &[&str] = &[
     "load::results of 300 KB and 10 MB",
-    "lives::a client killed in mid-call (stdio)",
-    "lives::a server killed in mid-call (stdio)",
     "lives::the observer started in mid-session",
-    "overflow::a ring of one page",
-    "bad input::a line of 100 MB",
 ];
 
 /// What the end-to-end tests share.
