@@ -32,6 +32,7 @@ use crate::{
     kernel::{read, read_user},
     maps::{CALLS, STREAMS},
     stream::{self, ARMED_FOR, MUTED, READER, SENDER, Stream},
+    syscall::MessageHeader,
 };
 
 /// Iterations of the copy loop: every segment may begin a piece, and the longest call is cut into 17.
@@ -82,21 +83,6 @@ pub struct Call {
     birth: u64,
     position: u64,
     tags: u64,
-}
-
-/// `struct mmsghdr` of `include/linux/socket.h`, 64 bits.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct MessageHeader {
-    pub name: u64,
-    pub name_length: u64,
-    pub vector: u64,
-    pub segments: u64,
-    pub control: [u64; 2],
-    pub flags: u64,
-    /// Bytes moved; written by the kernel when the call returns.
-    pub length: u32,
-    pub padding: u32,
 }
 
 impl Call {

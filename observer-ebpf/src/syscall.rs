@@ -19,7 +19,7 @@ use observer_common::{
 };
 
 use crate::{
-    call::{self, Call, MessageHeader, VECTOR_IN_USER},
+    call::{self, Call, VECTOR_IN_USER},
     emit,
     kernel::{offset, read, read_user},
     pipe, scope, tcp, unix,
@@ -41,6 +41,21 @@ const TCP_CLOSE: u32 = 7;
 const MAX_MESSAGES: u64 = 8;
 /// `TS_COMPAT` of `arch/x86/include/asm/thread_info.h`.
 const TS_COMPAT: u32 = 2;
+
+/// `struct mmsghdr` of `include/linux/socket.h`, 64 bits.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct MessageHeader {
+    pub name: u64,
+    pub name_length: u64,
+    pub vector: u64,
+    pub segments: u64,
+    pub control: [u64; 2],
+    pub flags: u64,
+    /// Bytes moved; written by the kernel when the call returns.
+    pub length: u32,
+    pub padding: u32,
+}
 
 /// How a system call names its buffers.
 #[derive(Clone, Copy, PartialEq, Eq)]
