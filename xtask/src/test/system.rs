@@ -20,7 +20,7 @@ const GUEST_MEMORY: u32 = 3072;
 /// Processors of a guest, each with a test to run.
 const GUEST_CPUS: u32 = 2;
 
-/// Tests of every guest: one Python and one Node pair, on stdio and on HTTP.
+/// Tests of every guest: one Python and one Node pair, on every transport they have.
 const QUICK: &str = "pairs::py-1.30 -> py-1.30,pairs::node-sdk-1.32 -> node-sdk-1.32";
 
 /// Native tests that this version does not pass yet: run them by `cargo xtask test --only native --filter NAME`. Each is counted as
@@ -60,7 +60,7 @@ fn shares(kernels: &[String], filter: &str) -> Vec<Share> {
         pairs,
         tests: if filter.is_empty() { tests } else { filter }.to_owned(),
     };
-    let shares_of = |kernel: &String| [share(kernel, "function", "quick", QUICK)];
+    let shares_of = |kernel: &String| [share(kernel, "function", "all", QUICK)];
     kernels.iter().flat_map(shares_of).collect()
 }
 
