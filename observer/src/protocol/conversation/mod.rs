@@ -260,10 +260,11 @@ impl Pipeline {
         }));
         let may_retry = rpc_code == Some(UNSUPPORTED_VERSION) && !discover;
         self.tell(slot);
+        let awaits_reader = self.awaits_reader(slot, ended.answer);
         if may_retry {
             self.refused.push(slot);
             self.matcher.schedule(Due::Retry, now.plus(RETRY), slot);
-        } else if !self.awaits_reader(slot, ended.answer) {
+        } else if !awaits_reader {
             self.emit(slot);
         }
     }
