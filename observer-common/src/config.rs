@@ -54,6 +54,18 @@ pub struct Layout {
     pub pipe_readers: u32,
     /// `pipe_inode_info.writers`.
     pub pipe_writers: u32,
+    /// `pipe_inode_info.head`.
+    pub pipe_head: u32,
+    /// `pipe_inode_info.tail`.
+    pub pipe_tail: u32,
+    /// `pipe_inode_info.ring_size`: buffers of the pipe, a power of two.
+    pub pipe_ring_size: u32,
+    /// `pipe_inode_info.bufs`.
+    pub pipe_buffers: u32,
+    /// Size of `struct pipe_buffer`.
+    pub pipe_buffer_size: u32,
+    /// `pipe_buffer.len`.
+    pub pipe_buffer_length: u32,
     /// `socket.sk`.
     pub socket_sk: u32,
     /// `socket_alloc.vfs_inode`: from a `struct socket` to its inode.
@@ -84,6 +96,16 @@ pub struct Layout {
     pub net_inode: u32,
     /// `unix_sock.peer`.
     pub unix_peer: u32,
+    /// `sock.sk_receive_queue`.
+    pub sock_receive_queue: u32,
+    /// `sk_buff.next`, and `sk_buff_head.next` in the same place.
+    pub skb_next: u32,
+    /// `sk_buff.len`.
+    pub skb_length: u32,
+    /// `sk_buff.cb`.
+    pub skb_control: u32,
+    /// `unix_skb_parms.consumed`, in `sk_buff.cb`.
+    pub unix_consumed: u32,
     /// `tcp_sock.write_seq`.
     pub tcp_write_seq: u32,
     /// `tcp_sock.copied_seq`.
@@ -152,7 +174,7 @@ pub struct Settings {
     pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<Layout>() == 57 * 4 && size_of::<Settings>() == 16);
+const _: () = assert!(size_of::<Layout>() == 68 * 4 && size_of::<Settings>() == 16);
 
 #[cfg(feature = "user")]
 // SAFETY: `repr(C)`, `u32` fields only, no padding, every bit pattern valid.

@@ -7,7 +7,7 @@ use core::{
     ffi::c_void,
     intrinsics::{AtomicOrdering, atomic_xadd},
     mem::size_of,
-    ptr::read_volatile,
+    ptr::{read_volatile, write_volatile},
 };
 
 use aya_ebpf::{
@@ -83,9 +83,13 @@ pub fn fixed<T: Copy + 'static>(record: &T) {
 #[inline(always)]
 pub fn in_place<T: Copy + 'static>(fill: impl FnOnce(&mut T)) {
     if let Some(mut place) = RING.reserve::<T>(0) {
-        // SAFETY: records hold integers only; zeros are valid.
+        let words = place.as_mut_ptr().cast::<u64>();
+        // SAFETY: records hold integers only, in whole words; zeros are valid.
         unsafe {
-            place.as_mut_ptr().write_bytes(0, 1);
+            for word in 0..size_of::<T>() / 8 {
+                // Volatile, or the compiler makes a call of it, which needs stack.
+                write_volatile(words.add(word), 0);
+            }
             fill(&mut *place.as_mut_ptr());
         }
         place.submit(BPF_RB_NO_WAKEUP.into());

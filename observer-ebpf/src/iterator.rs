@@ -18,17 +18,20 @@ const LARGEST_KIND: u64 = 127;
 
 /// Takes over buffers and size of the iterator at kernel address `iterator`.
 #[inline(always)]
-pub fn describe(call: &mut Call, iterator: u64) {
+pub unsafe fn describe(call: *mut Call, iterator: u64) {
     let kind = u64::from(read::<u32>(iterator + offset!(iter_kind))) & offset!(iter_kind_mask);
-    call.vector = read(iterator + offset!(iter_base));
-    call.offset = read(iterator + offset!(iter_offset));
-    call.size = read(iterator + offset!(iter_count));
-    if kind == offset!(iter_iovec) {
-        call.segments = read(iterator + offset!(iter_segments));
-        if call.segments == 0 {
-            call.flags |= OPAQUE;
+    // SAFETY: the caller passes a live map value.
+    unsafe {
+        (*call).vector = read(iterator + offset!(iter_base));
+        (*call).offset = read(iterator + offset!(iter_offset));
+        (*call).size = read(iterator + offset!(iter_count));
+        if kind == offset!(iter_iovec) {
+            (*call).segments = read(iterator + offset!(iter_segments));
+            if (*call).segments == 0 {
+                (*call).flags |= OPAQUE;
+            }
+        } else if kind != offset!(iter_ubuf) || offset!(iter_ubuf) == u64::from(ABSENT) {
+            (*call).flags |= if kind > LARGEST_KIND { UNKNOWN } else { OPAQUE };
         }
-    } else if kind != offset!(iter_ubuf) || offset!(iter_ubuf) == u64::from(ABSENT) {
-        call.flags |= if kind > LARGEST_KIND { UNKNOWN } else { OPAQUE };
     }
 }

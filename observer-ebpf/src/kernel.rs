@@ -26,11 +26,17 @@ const fn zeroed_layout() -> Layout {
     unsafe { MaybeUninit::zeroed().assume_init() }
 }
 
+/// A value that the daemon has set, at a static's address.
+#[inline(always)]
+pub fn constant(place: *const u32) -> u64 {
+    // SAFETY: callers name a live static.
+    unsafe { core::ptr::read_volatile(place) }.into()
+}
+
 /// Reads a value that the daemon has set.
 macro_rules! offset {
     ($field:ident) => {
-        // SAFETY: a live static.
-        u64::from(unsafe { core::ptr::read_volatile(&raw const $crate::kernel::LAYOUT.$field) })
+        $crate::kernel::constant(&raw const $crate::kernel::LAYOUT.$field)
     };
 }
 pub(crate) use offset;

@@ -2,7 +2,7 @@
 //!
 //! Two backends tell the same records with the same keys: fentry and fexit on the kernel's own functions (`pipe`, `unix`,
 //! `tcp`), or raw tracepoints on system calls (`syscall`). Both only find out which object a call moves bytes through and
-//! where the user's buffers are; everything after that is shared (`call`, `stream`, `emit`).
+//! where the user's buffers are; everything after that is shared (`call`, `copy`, `stream`, `emit`).
 //!
 //! ```text
 //! hook entered ── scope ── stream ── call::begin        hook returned ── call::finish ── emit ── ring
@@ -21,6 +21,7 @@
 
 mod baseline;
 mod call;
+mod copy;
 mod emit;
 mod iterator;
 mod kernel;
@@ -31,6 +32,7 @@ mod scope;
 mod stream;
 mod syscall;
 mod tcp;
+mod totals;
 mod unix;
 
 #[panic_handler]

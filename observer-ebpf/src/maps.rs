@@ -38,6 +38,10 @@ pub static CONNECTIONS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(MAX_
 #[map]
 pub static VERDICTS: Array<u64> = Array::with_max_entries(VERDICT_SLOTS, 0);
 
+/// Not 0 once every probe is in place.
+#[map]
+pub static ARMED: Array<u32> = Array::with_max_entries(1, 0);
+
 /// Births so far on each CPU.
 #[map]
 pub static BIRTHS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);

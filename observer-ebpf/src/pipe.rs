@@ -8,6 +8,8 @@
 //!
 //! Names are given by the daemon when it attaches, from what the running kernel has.
 
+use core::ptr::read_volatile;
+
 use aya_ebpf::{
     EbpfContext,
     macros::{fentry, fexit},
@@ -25,12 +27,15 @@ use crate::{
     kernel::{offset, read},
     maps::STREAMS,
     scope,
-    stream::{self, Stream},
+    stream, totals,
 };
 
 /// `FMODE_READ` and `FMODE_WRITE` of `include/linux/fs.h`.
 const FMODE_READ: u32 = 1;
 const FMODE_WRITE: u32 = 2;
+
+/// Buffers of a pipe that are looked at; one has 16 unless `F_SETPIPE_SZ` gives it more.
+const MAX_BUFFERS: u32 = 64;
 
 // ssize_t pipe_read(struct kiocb *iocb, struct iov_iter *to)         5.10 to 6.12
 // ssize_t anon_pipe_read(struct kiocb *iocb, struct iov_iter *to)    from 6.14
@@ -77,18 +82,21 @@ fn result(ctx: &FExitContext) -> i64 {
 
 #[inline(always)]
 fn entered(direction: Direction, iocb: u64, iter: u64) -> i32 {
-    if scope::covers_current() {
+    if scope::watches_current() {
         let file: u64 = read(iocb + offset!(kiocb_file));
         let pipe = read(file + offset!(file_private_data));
         if stream::muted(pipe) {
             return 0;
         }
-        let mut call = Call::new(pipe, Source::Pipe, direction);
-        iterator::describe(&mut call, iter);
-        if let Err(reason) = begin(
-            &mut call,
-            read(read::<u64>(file + offset!(file_inode)) + offset!(inode_number)),
-        ) {
+        let number = read(read::<u64>(file + offset!(file_inode)) + offset!(inode_number));
+        let begun = call::prepare(pipe, Source::Pipe, direction).and_then(|call| {
+            // SAFETY: this thread's entry.
+            unsafe {
+                iterator::describe(call, iter);
+                begin(call, number)
+            }
+        });
+        if let Err(reason) = begun {
             emit::count(reason, 0);
         }
     }
@@ -98,52 +106,71 @@ fn entered(direction: Direction, iocb: u64, iter: u64) -> i32 {
 #[inline(always)]
 fn returned(iocb: u64, result: i64) -> i32 {
     let file: u64 = read(iocb + offset!(kiocb_file));
-    call::returned(read(file + offset!(file_private_data)), result, position);
+    call::returned(read(file + offset!(file_private_data)), result, totals::position);
     0
 }
 
-/// Remembers a call on the pipe `call.object`, whose inode has `number`, until it returns.
+/// Lets a call on the pipe `call.object` begin, whose inode has `number`.
 #[inline(always)]
-pub fn begin(call: &mut Call, number: u64) -> Result<(), DropReason> {
-    let stream = match stream::known(call.object, number) {
-        Some(stream) => stream,
-        None => {
-            open_pipe(call.object, number);
-            STREAMS.get_ptr_mut(&call.object).ok_or(DropReason::TableFull)?
-        }
-    };
-    // SAFETY: a live map value.
+pub unsafe fn begin(call: *mut Call, number: u64) -> Result<(), DropReason> {
+    // SAFETY: the caller passes this thread's entry; streams are live map values.
     unsafe {
-        // What was read here before its writer came into sight had been written before.
-        if call.direction == Direction::Sent as u64 && (*stream).sent == 0 {
-            (*stream).sent = (*stream).received;
+        let object = read_volatile(&raw const (*call).object);
+        let stream = match stream::known(object, number) {
+            Some(stream) => stream,
+            None => {
+                open_pipe(object, number);
+                STREAMS.get_ptr_mut(&object).ok_or(DropReason::TableFull)?
+            }
+        };
+        if totals::are_apart(stream, (*call).direction) {
+            meet_pipe(object, (*call).direction, (*call).total);
         }
-        call::begin(call, stream, (*stream).sent)
+        call::begin(call, stream, (*stream).sent);
     }
+    Ok(())
+}
+
+/// Makes the totals of the pipe at `object` meet. A function of its own, since it has a loop.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn meet_pipe(object: u64, direction: u64, moved: u64) -> u64 {
+    let Some(stream) = STREAMS.get_ptr_mut(&object) else {
+        return 0;
+    };
+    let unread = unread(object);
+    // SAFETY: a live map value.
+    unsafe { totals::meet(stream, stream, direction, unread, moved) };
+    0
+}
+
+/// Bytes in the pipe at `object`.
+#[inline(always)]
+fn unread(object: u64) -> u64 {
+    let (head, tail) = (
+        read::<u32>(object + offset!(pipe_head)),
+        read::<u32>(object + offset!(pipe_tail)),
+    );
+    let buffers: u64 = read(object + offset!(pipe_buffers));
+    let last = read::<u32>(object + offset!(pipe_ring_size)).wrapping_sub(1);
+    let mut sum = 0;
+    for number in 0..MAX_BUFFERS {
+        let slot = tail.wrapping_add(number);
+        if slot == head {
+            break;
+        }
+        let buffer = buffers + u64::from(slot & last) * offset!(pipe_buffer_size);
+        sum += u64::from(read::<u32>(buffer + offset!(pipe_buffer_length)));
+    }
+    sum
 }
 
 /// Takes the pipe at `object` into sight. A function of its own, since its record needs stack.
 #[inline(never)]
-fn open_pipe(object: u64, number: u64) -> u64 {
+#[unsafe(no_mangle)]
+extern "C" fn open_pipe(object: u64, number: u64) -> u64 {
     stream::open(object, Source::Pipe, number, || (0, 0), |_| ());
     0
-}
-
-/// Where the bytes of a call on a pipe began, by our own totals.
-#[inline(always)]
-pub fn position(stream: *mut Stream, direction: u8, bytes: u64) -> u64 {
-    // SAFETY: a live map value.
-    unsafe {
-        let sent = direction == Direction::Sent as u8;
-        call::advance(
-            if sent {
-                &raw mut (*stream).sent
-            } else {
-                &raw mut (*stream).received
-            },
-            bytes,
-        )
-    }
 }
 
 /// Tells that the end of a pipe that `file` holds is released, and forgets the pipe when no reader or no writer is left.

@@ -5,7 +5,7 @@ use observer_common::config::ScopeKind;
 
 use crate::{
     kernel::setting,
-    maps::{CGROUPS, PROCESSES},
+    maps::{ARMED, CGROUPS, PROCESSES},
 };
 
 /// Process id (thread group) of the current process.
@@ -18,6 +18,14 @@ pub fn current_process() -> u32 {
 #[inline(always)]
 pub fn current_thread() -> u32 {
     bpf_get_current_pid_tgid() as u32
+}
+
+/// Whether the current process is to be seen, and every probe is in place: a message that passed while they were being attached
+/// would be seen at one end only.
+#[inline(always)]
+pub fn watches_current() -> bool {
+    // SAFETY: a live map value.
+    ARMED.get_ptr(0).is_some_and(|armed| unsafe { *armed } != 0) && covers_current()
 }
 
 /// Whether the current process is to be seen. The observer itself never is.

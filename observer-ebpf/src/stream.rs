@@ -24,6 +24,8 @@ pub const MUTED: u32 = 4;
 pub const SENT_KNOWN: u32 = 8;
 /// `expected_received` is set; TCP.
 pub const RECEIVED_KNOWN: u32 = 16;
+/// `received` was set while bytes were under way and may be too small by these; not TCP.
+pub const UNSETTLED: u32 = 32;
 
 /// Nanoseconds for which everything is copied after a call that begins like a POST, so that neither its body nor its answer
 /// is missed while the daemon has not yet decided about that request.
@@ -43,9 +45,9 @@ pub struct Stream {
     pub received: u64,
     /// Sent bytes before this position were not copied here.
     pub captured_from: u64,
-    /// Sent bytes that the reader copies, since the call that wrote them was too long to wait for.
-    pub bulk_from: u64,
-    pub bulk_to: u64,
+    /// Sent bytes that the reader copies, since this end could not or would be too late; none where both are equal.
+    pub left_from: u64,
+    pub left_to: u64,
     /// Where the sends of this end that are done or under way end. A reader beyond it has read what no probe saw being sent.
     pub promised: u64,
     /// Until when everything is copied whatever the verdict.
@@ -110,8 +112,8 @@ pub fn open(
         sent: 0,
         received: 0,
         captured_from: 0,
-        bulk_from: 0,
-        bulk_to: 0,
+        left_from: 0,
+        left_to: 0,
         promised: 0,
         armed_until: 0,
         flags: 0,
@@ -222,5 +224,43 @@ pub unsafe fn enter(stream: *mut Stream, source: u8, direction: u8, position: u6
         if before(source, (*stream).promised, position + size) {
             (*stream).promised = position + size;
         }
+    }
+}
+
+/// A send has failed: nothing is under way. Not for TCP, whose reader goes by sequence numbers alone.
+#[inline(always)]
+pub unsafe fn unpromise(stream: *mut Stream, source: u8) {
+    if source != Source::Tcp as u8 {
+        // SAFETY: the caller passes a live map value.
+        unsafe { (*stream).promised = (*stream).sent };
+    }
+}
+
+/// Leaves the `size` bytes that are sent from `position` on to their reader to copy.
+#[inline(always)]
+pub unsafe fn leave_to_reader(stream: *mut Stream, position: u64, size: u64) {
+    // SAFETY: the caller passes a live map value.
+    unsafe {
+        // What the reader has not reached of an earlier call stays in the range.
+        if (*stream).left_from == (*stream).left_to {
+            (*stream).left_from = position;
+        }
+        (*stream).left_to = position + size;
+    }
+}
+
+/// Whether a reader of `position .. end` must copy some of it, as the sender leaves it to; a range that it is past is forgotten.
+#[inline(always)]
+pub unsafe fn is_left_to_reader(sender: *mut Stream, source: u8, position: u64, end: u64) -> bool {
+    // SAFETY: the caller passes a live map value.
+    unsafe {
+        let (from, to) = ((*sender).left_from, (*sender).left_to);
+        if from == to {
+            return false;
+        }
+        if !before(source, end, to) {
+            (*sender).left_from = to;
+        }
+        before(source, position, to) && before(source, from, end)
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     call::{self, Call, VECTOR_IN_USER},
     emit,
     kernel::{offset, read, read_user},
-    pipe, scope, tcp, unix,
+    pipe, scope, tcp, totals, unix,
 };
 
 /// `S_IFMT`, `S_IFIFO` and `S_IFSOCK` of `include/uapi/linux/stat.h`.
@@ -70,27 +70,33 @@ enum Shape {
     Messages,
 }
 
-/// The registers of a system call that matter.
-struct Registers {
-    number: u64,
-    arguments: [u64; 4],
+/// Which argument of a receiving system call holds its flags.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flags {
+    None,
+    Third,
+    Fourth,
 }
 
 #[cfg(not(bpf_target_arch = "aarch64"))]
 mod arch {
     //! x86-64: `arch/x86/include/uapi/asm/ptrace.h`, `arch/x86/entry/syscalls/syscall_64.tbl`.
-    use super::{Direction, Registers, Shape, read};
+    use super::{Direction, Flags, Shape, read};
 
     pub(super) const CLOSE: u64 = 3;
 
+    /// The first three arguments.
     #[inline(always)]
-    pub(super) fn registers(regs: u64) -> Registers {
-        // r10 r9 r8 ax cx dx si di orig_ax
-        let r: [u64; 9] = read(regs + 56);
-        Registers {
-            number: r[8],
-            arguments: [r[7], r[6], r[5], r[0]],
-        }
+    pub(super) fn arguments(regs: u64) -> [u64; 3] {
+        // dx si di
+        let [third, second, first]: [u64; 3] = read(regs + 96);
+        [first, second, third]
+    }
+
+    #[inline(always)]
+    pub(super) fn fourth_argument(regs: u64) -> u64 {
+        // r10
+        read(regs + 56)
     }
 
     #[inline(always)]
@@ -98,20 +104,20 @@ mod arch {
         read(regs + 120)
     }
 
-    /// What a system call does with bytes, and which of its arguments holds flags.
+    /// What a system call does with bytes, and where its flags are if they may make it move none.
     #[inline(always)]
-    pub(super) fn classify(number: u64) -> Option<(Shape, Direction, Option<usize>)> {
+    pub(super) fn classify(number: u64) -> Option<(Shape, Direction, Flags)> {
         Some(match number {
-            0 => (Shape::Buffer, Direction::Received, None),
-            1 => (Shape::Buffer, Direction::Sent, None),
-            19 | 327 => (Shape::Vector, Direction::Received, None),
-            20 | 328 => (Shape::Vector, Direction::Sent, None),
-            44 => (Shape::Buffer, Direction::Sent, None),
-            45 => (Shape::Buffer, Direction::Received, Some(3)),
-            46 => (Shape::Message, Direction::Sent, None),
-            47 => (Shape::Message, Direction::Received, Some(2)),
-            299 => (Shape::Messages, Direction::Received, Some(3)),
-            307 => (Shape::Messages, Direction::Sent, None),
+            0 => (Shape::Buffer, Direction::Received, Flags::None),
+            1 => (Shape::Buffer, Direction::Sent, Flags::None),
+            19 | 327 => (Shape::Vector, Direction::Received, Flags::None),
+            20 | 328 => (Shape::Vector, Direction::Sent, Flags::None),
+            44 => (Shape::Buffer, Direction::Sent, Flags::None),
+            45 => (Shape::Buffer, Direction::Received, Flags::Fourth),
+            46 => (Shape::Message, Direction::Sent, Flags::None),
+            47 => (Shape::Message, Direction::Received, Flags::Third),
+            299 => (Shape::Messages, Direction::Received, Flags::Fourth),
+            307 => (Shape::Messages, Direction::Sent, Flags::None),
             _ => return None,
         })
     }
@@ -120,17 +126,21 @@ mod arch {
 #[cfg(bpf_target_arch = "aarch64")]
 mod arch {
     //! arm64: `arch/arm64/include/asm/ptrace.h`, `include/uapi/asm-generic/unistd.h`.
-    use super::{Direction, Registers, Shape, read};
+    use super::{Direction, Flags, Shape, read};
 
     pub(super) const CLOSE: u64 = 57;
 
+    /// The first three arguments.
     #[inline(always)]
-    pub(super) fn registers(regs: u64) -> Registers {
-        let r: [u64; 4] = read(regs);
-        Registers {
-            number: number(regs),
-            arguments: [read(regs + 272), r[1], r[2], r[3]],
-        }
+    pub(super) fn arguments(regs: u64) -> [u64; 3] {
+        // The result takes the first one's register; `orig_x0` keeps it.
+        let [second, third]: [u64; 2] = read(regs + 8);
+        [read(regs + 272), second, third]
+    }
+
+    #[inline(always)]
+    pub(super) fn fourth_argument(regs: u64) -> u64 {
+        read(regs + 24)
     }
 
     #[inline(always)]
@@ -138,20 +148,20 @@ mod arch {
         u64::from(read::<u32>(regs + 280))
     }
 
-    /// What a system call does with bytes, and which of its arguments holds flags.
+    /// What a system call does with bytes, and where its flags are if they may make it move none.
     #[inline(always)]
-    pub(super) fn classify(number: u64) -> Option<(Shape, Direction, Option<usize>)> {
+    pub(super) fn classify(number: u64) -> Option<(Shape, Direction, Flags)> {
         Some(match number {
-            63 => (Shape::Buffer, Direction::Received, None),
-            64 => (Shape::Buffer, Direction::Sent, None),
-            65 | 286 => (Shape::Vector, Direction::Received, None),
-            66 | 287 => (Shape::Vector, Direction::Sent, None),
-            206 => (Shape::Buffer, Direction::Sent, None),
-            207 => (Shape::Buffer, Direction::Received, Some(3)),
-            211 => (Shape::Message, Direction::Sent, None),
-            212 => (Shape::Message, Direction::Received, Some(2)),
-            243 => (Shape::Messages, Direction::Received, Some(3)),
-            269 => (Shape::Messages, Direction::Sent, None),
+            63 => (Shape::Buffer, Direction::Received, Flags::None),
+            64 => (Shape::Buffer, Direction::Sent, Flags::None),
+            65 | 286 => (Shape::Vector, Direction::Received, Flags::None),
+            66 | 287 => (Shape::Vector, Direction::Sent, Flags::None),
+            206 => (Shape::Buffer, Direction::Sent, Flags::None),
+            207 => (Shape::Buffer, Direction::Received, Flags::Fourth),
+            211 => (Shape::Message, Direction::Sent, Flags::None),
+            212 => (Shape::Message, Direction::Received, Flags::Third),
+            243 => (Shape::Messages, Direction::Received, Flags::Fourth),
+            269 => (Shape::Messages, Direction::Sent, Flags::None),
             _ => return None,
         })
     }
@@ -163,10 +173,10 @@ pub fn syscall_entry(ctx: RawTracePointContext) -> i32 {
     let (regs, number): (u64, u64) = (ctx.arg(0), ctx.arg(1));
     if number == arch::CLOSE {
         closing(regs);
-    } else if arch::classify(number).is_some() && scope::covers_current() {
+    } else if arch::classify(number).is_some() && scope::watches_current() {
         if compat() {
             emit::count(DropReason::Compat, 0);
-        } else if let Err(reason) = entered(regs) {
+        } else if let Err(reason) = entered(regs, number, 0) {
             emit::count(reason, 0);
         }
     }
@@ -177,9 +187,11 @@ pub fn syscall_entry(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn syscall_return(ctx: RawTracePointContext) -> i32 {
     let (regs, result): (u64, i64) = (ctx.arg(0), ctx.arg(1));
-    match call::entry() {
-        Some(call) => returned(call, result),
-        None => begun_before_us(regs, result),
+    if call::entry().is_none() {
+        begun_before_us(regs, result);
+    }
+    if let Some(call) = call::entry() {
+        returned(call, result);
     }
     0
 }
@@ -275,68 +287,88 @@ fn socket_source(sock: u64) -> Option<Source> {
     }
 }
 
-/// Takes over the buffers of a system call; false when it does not move the stream's next bytes.
+/// Takes over the buffers that the second and the third argument of a system call tell of; false when there are none.
 #[inline(always)]
-fn describe(call: &mut Call, shape: Shape, flags: Option<usize>, registers: &Registers) -> bool {
-    if let Some(index) = flags
-        && registers.arguments[index] as u32 & tcp::IGNORED_FLAGS != 0
-    {
-        return false;
-    }
-    call.vector = registers.arguments[1];
-    call.size = registers.arguments[2];
-    if shape == Shape::Buffer {
-        return true;
-    }
-    call.flags = VECTOR_IN_USER;
-    if shape == Shape::Vector {
-        call.segments = registers.arguments[2];
-    } else {
-        let Some(header) = read_user::<[u64; 4]>(registers.arguments[1]) else {
-            return false;
-        };
-        call.vector = header[2];
-        call.segments = header[3];
-        if shape == Shape::Messages {
-            call.next_message = registers.arguments[1];
-            call.messages = MAX_MESSAGES;
-            call.message_end = 0;
+unsafe fn describe(call: *mut Call, shape: Shape, address: u64, count: u64) -> bool {
+    // SAFETY: the caller passes a live map value.
+    unsafe {
+        (*call).vector = address;
+        (*call).size = count;
+        if shape == Shape::Buffer {
+            return true;
         }
+        (*call).flags = VECTOR_IN_USER;
+        if shape == Shape::Vector {
+            (*call).segments = count;
+        } else {
+            let Some(header) = read_user::<[u64; 4]>(address) else {
+                return false;
+            };
+            (*call).vector = header[2];
+            (*call).segments = header[3];
+            if shape == Shape::Messages {
+                (*call).next_message = address;
+                (*call).messages = MAX_MESSAGES;
+                (*call).message_end = 0;
+            }
+        }
+        (*call).size = bytes_asked_for((*call).vector, (*call).segments);
+        (*call).segments != 0
     }
-    call.size = bytes_asked_for(call);
-    call.segments != 0
 }
 
-/// Sum of the lengths of a call's segments.
-#[inline(always)]
-fn bytes_asked_for(call: &Call) -> u64 {
+/// Sum of the lengths of the `segments` segments at user address `vector`; the most there can be where they are too many to look
+/// at. A function of its own, since it has a loop.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn bytes_asked_for(vector: u64, segments: u64) -> u64 {
+    if segments > MAX_SEGMENTS.into() {
+        return call::LONGEST;
+    }
     let mut sum = 0;
     for index in 0..u64::from(MAX_SEGMENTS) {
-        if index >= call.segments {
+        if index >= segments {
             break;
         }
-        sum += read_user::<u64>(call.vector + 16 * index + 8).unwrap_or(0);
+        sum += read_user::<u64>(vector + 16 * index + 8).unwrap_or(0);
     }
     sum
 }
 
+/// Lets the system call `number` begin that the registers at `regs` tell of. `moved`: what it has moved already, where it was not
+/// seen to begin.
 #[inline(always)]
-fn entered(regs: u64) -> Result<(), DropReason> {
-    let registers = arch::registers(regs);
-    let Some((shape, direction, flags)) = arch::classify(registers.number) else {
+fn entered(regs: u64, number: u64, moved: u64) -> Result<(), DropReason> {
+    let Some((shape, direction, flags)) = arch::classify(number) else {
         return Ok(());
     };
-    let Some(object) = object(file(registers.arguments[0])) else {
-        return call::idle();
+    let [descriptor, address, count] = arch::arguments(regs);
+    let flags = match flags {
+        Flags::None => 0,
+        Flags::Third => count,
+        Flags::Fourth => arch::fourth_argument(regs),
     };
-    let mut call = Call::new(object.address, object.source, direction);
-    if !describe(&mut call, shape, flags, &registers) {
-        return call::idle();
-    }
-    match object.source {
-        Source::Pipe => pipe::begin(&mut call, object.number),
-        Source::Unix => unix::begin(&mut call, object.number),
-        _ => tcp::begin(&mut call, object.number),
+    let object = if flags as u32 & tcp::IGNORED_FLAGS == 0 {
+        object(file(descriptor))
+    } else {
+        None
+    };
+    let Some(object) = object else {
+        return call::idle().map(|_| ());
+    };
+    let call = call::prepare(object.address, object.source, direction)?;
+    // SAFETY: this thread's entry.
+    unsafe {
+        (*call).total = moved;
+        if !describe(call, shape, address, count) {
+            (*call).object = 0;
+            return Ok(());
+        }
+        match object.source {
+            Source::Pipe => pipe::begin(call, object.number),
+            Source::Unix => unix::begin(call, object.number),
+            _ => tcp::begin(call, object.number),
+        }
     }
 }
 
@@ -357,24 +389,21 @@ fn returned(call: *mut Call, result: i64) {
             if (*call).source == Source::Tcp as u64 {
                 tcp::position(object, stream, direction, bytes)
             } else {
-                pipe::position(stream, direction, bytes)
+                totals::position(stream, direction, bytes)
             }
         });
     }
 }
 
 /// The first return of a thread whose entry was not seen: it was in this call when the observer came. The registers still hold
-/// the arguments.
-#[inline(always)]
-fn begun_before_us(regs: u64, result: i64) {
-    if result <= 0 || arch::classify(arch::number(regs)).is_none() || !scope::covers_current() || compat() {
-        return;
+/// the arguments. A function of its own, since the verifier then looks at it once.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn begun_before_us(regs: u64, result: i64) -> u64 {
+    if result > 0 && arch::classify(arch::number(regs)).is_some() && scope::watches_current() && !compat() {
+        let _ = entered(regs, arch::number(regs), result as u64);
     }
-    if entered(regs).is_ok()
-        && let Some(call) = call::entry()
-    {
-        returned(call, result);
-    }
+    0
 }
 
 /// Bytes of the first `count` messages of a `sendmmsg` or `recvmmsg`.
@@ -399,7 +428,7 @@ fn closing(regs: u64) {
     if !scope::covers_current() {
         return;
     }
-    let file = file(arch::registers(regs).arguments[0]);
+    let file = file(arch::arguments(regs)[0]);
     let Some(object) = object(file) else {
         return;
     };

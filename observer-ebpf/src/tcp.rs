@@ -9,6 +9,8 @@
 //! Positions are TCP's own sequence numbers: equal at both ends, kept by address translation, and true for connections older
 //! than the observer.
 
+use core::ptr::read_volatile;
+
 use aya_ebpf::{
     EbpfContext,
     macros::{fentry, fexit},
@@ -93,10 +95,15 @@ pub fn tcp_close_entry(ctx: FEntryContext) -> i32 {
 
 #[inline(always)]
 fn entered(direction: Direction, sock: u64, message: u64) -> i32 {
-    if scope::covers_current() && !stream::muted(sock) {
-        let mut call = Call::new(sock, Source::Tcp, direction);
-        iterator::describe(&mut call, message + offset!(msghdr_iter));
-        if let Err(reason) = begin(&mut call, inode(sock)) {
+    if scope::watches_current() && !stream::muted(sock) {
+        let begun = call::prepare(sock, Source::Tcp, direction).and_then(|call| {
+            // SAFETY: this thread's entry.
+            unsafe {
+                iterator::describe(call, message + offset!(msghdr_iter));
+                begin(call, inode(sock))
+            }
+        });
+        if let Err(reason) = begun {
             emit::count(reason, 0);
         }
     }
@@ -112,18 +119,23 @@ fn returned(sock: u64, result: i64) -> i32 {
     0
 }
 
-/// Remembers a call on the socket `call.object`, whose inode has `number`, until it returns.
+/// Lets a call on the socket `call.object` begin, whose inode has `number`.
 #[inline(always)]
-pub fn begin(call: &mut Call, number: u64) -> Result<(), DropReason> {
-    let sock = call.object;
-    let stream = match stream::known(sock, number) {
-        Some(stream) => stream,
-        None => {
-            open_tcp(sock, number);
-            STREAMS.get_ptr_mut(&sock).ok_or(DropReason::TableFull)?
-        }
-    };
-    call::begin(call, stream, read::<u32>(sock + offset!(tcp_write_seq)).into())
+pub unsafe fn begin(call: *mut Call, number: u64) -> Result<(), DropReason> {
+    // SAFETY: the caller passes this thread's entry; streams are live map values.
+    unsafe {
+        let sock = read_volatile(&raw const (*call).object);
+        let stream = match stream::known(sock, number) {
+            Some(stream) => stream,
+            None => {
+                open_tcp(sock, number);
+                STREAMS.get_ptr_mut(&sock).ok_or(DropReason::TableFull)?
+            }
+        };
+        let position = read::<u32>(sock + offset!(tcp_write_seq)).wrapping_sub((*call).total as u32);
+        call::begin(call, stream, position.into());
+    }
+    Ok(())
 }
 
 /// Where the bytes of a call on a socket began; counts what passed unseen since the last one.
@@ -146,7 +158,7 @@ pub fn position(sock: u64, stream: *mut Stream, direction: u8, bytes: u64) -> u6
         };
         let unseen = begin.wrapping_sub(*expected as u32);
         // What no probe saw being sent is copied where it is read, if that is in sight.
-        let lost = !sent || call::reader_in_sight(stream, Source::Tcp as u8).is_none();
+        let lost = !sent || !call::reader_in_sight(stream, Source::Tcp as u8);
         if (*stream).flags & known != 0 && unseen != 0 && unseen < 1 << 31 && lost {
             emit::count(DropReason::Unprobed, unseen.into());
         }
@@ -210,7 +222,8 @@ fn lookup(send: u32, receive: u32) -> u64 {
 
 /// Takes the socket at `sock` into sight. A function of its own, since its record needs stack.
 #[inline(never)]
-fn open_tcp(sock: u64, number: u64) -> u64 {
+#[unsafe(no_mangle)]
+extern "C" fn open_tcp(sock: u64, number: u64) -> u64 {
     let key = connection_key(sock);
     let other_end = || {
         let _ = CONNECTIONS.insert(&key, &sock, 0);

@@ -7,6 +7,8 @@
 //!
 //! Each end is an object of its own; `unix_sock.peer` leads to the other.
 
+use core::ptr::read_volatile;
+
 use aya_ebpf::{
     EbpfContext,
     macros::{fentry, fexit},
@@ -23,9 +25,13 @@ use crate::{
     kernel::{offset, read},
     maps::STREAMS,
     scope,
-    stream::{self, Stream},
+    stream,
     tcp::{IGNORED_FLAGS, network_namespace},
+    totals,
 };
+
+/// Buffers of a receive queue that are looked at.
+const MAX_BUFFERS: u32 = 64;
 
 // int unix_stream_sendmsg(struct socket *sock, struct msghdr *msg, size_t len)                5.10 to 7.3
 #[fentry(function = "unix_stream_sendmsg")]
@@ -69,14 +75,19 @@ pub fn unix_release_entry(ctx: FEntryContext) -> i32 {
 
 #[inline(always)]
 fn entered(direction: Direction, socket: u64, message: u64) -> i32 {
-    if scope::covers_current() {
+    if scope::watches_current() {
         let sock = read(socket + offset!(socket_sk));
         if stream::muted(sock) {
             return 0;
         }
-        let mut call = Call::new(sock, Source::Unix, direction);
-        iterator::describe(&mut call, message + offset!(msghdr_iter));
-        if let Err(reason) = begin(&mut call, inode(sock)) {
+        let begun = call::prepare(sock, Source::Unix, direction).and_then(|call| {
+            // SAFETY: this thread's entry.
+            unsafe {
+                iterator::describe(call, message + offset!(msghdr_iter));
+                begin(call, inode(sock))
+            }
+        });
+        if let Err(reason) = begun {
             emit::count(reason, 0);
         }
     }
@@ -86,46 +97,78 @@ fn entered(direction: Direction, socket: u64, message: u64) -> i32 {
 #[inline(always)]
 fn returned(socket: u64, result: i64) -> i32 {
     // The kernel function returns an `int`.
-    call::returned(read(socket + offset!(socket_sk)), i64::from(result as i32), position);
+    call::returned(read(socket + offset!(socket_sk)), i64::from(result as i32), totals::position);
     0
 }
 
-/// Remembers a call on the socket `call.object`, whose inode has `number`, until it returns.
+/// Lets a call on the socket `call.object` begin, whose inode has `number`.
 #[inline(always)]
-pub fn begin(call: &mut Call, number: u64) -> Result<(), DropReason> {
-    let stream = match stream::known(call.object, number) {
-        Some(stream) => stream,
-        None => {
-            open_unix(call.object, number, scope::current_process());
-            let stream = STREAMS.get_ptr_mut(&call.object).ok_or(DropReason::TableFull)?;
-            // SAFETY: a live map value.
-            let peer = unsafe { (*stream).peer };
-            // Its other end too: who holds that may be known before it moves a byte.
-            if peer != 0 {
-                let number = inode(peer);
-                if stream::known(peer, number).is_none() {
-                    open_unix(peer, number, 0);
+pub unsafe fn begin(call: *mut Call, number: u64) -> Result<(), DropReason> {
+    // SAFETY: the caller passes this thread's entry; streams are live map values.
+    unsafe {
+        let object = read_volatile(&raw const (*call).object);
+        let stream = match stream::known(object, number) {
+            Some(stream) => stream,
+            None => {
+                open_unix(object, number, scope::current_process());
+                let stream = STREAMS.get_ptr_mut(&object).ok_or(DropReason::TableFull)?;
+                let peer = (*stream).peer;
+                // Its other end too: who holds that may be known before it moves a byte.
+                if peer != 0 {
+                    let number = inode(peer);
+                    if stream::known(peer, number).is_none() {
+                        open_unix(peer, number, 0);
+                    }
                 }
+                stream
             }
-            stream
+        };
+        if totals::are_apart(stream, (*call).direction) {
+            meet_unix(object, (*call).direction, (*call).total);
         }
+        call::begin(call, stream, (*stream).sent);
+    }
+    Ok(())
+}
+
+/// Makes the totals of the socket at `object` and of its other end meet. A function of its own, since it has a loop.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn meet_unix(object: u64, direction: u64, moved: u64) -> u64 {
+    let Some(stream) = STREAMS.get_ptr_mut(&object) else {
+        return 0;
+    };
+    // SAFETY: a live map value.
+    let peer_object = unsafe { (*stream).peer };
+    let Some(peer) = STREAMS.get_ptr_mut(&peer_object) else {
+        return 0;
     };
     // SAFETY: live map values.
     unsafe {
-        if call.direction == Direction::Sent as u64 && (*stream).sent == 0 {
-            let peer = (*stream).peer;
-            if let Some(peer) = STREAMS.get_ptr(&peer) {
-                (*stream).sent = (*peer).received;
-            }
+        if direction == Direction::Sent as u64 {
+            totals::meet(stream, peer, direction, unread(peer_object), moved);
+        } else {
+            totals::meet(peer, stream, direction, unread(object), moved);
         }
-        call::begin(call, stream, (*stream).sent)
     }
+    0
 }
 
-/// Where the bytes of a call on a unix socket began, by our own totals.
+/// Bytes that wait to be read from the socket at `sock`.
 #[inline(always)]
-pub fn position(stream: *mut Stream, direction: u8, bytes: u64) -> u64 {
-    crate::pipe::position(stream, direction, bytes)
+fn unread(sock: u64) -> u64 {
+    let queue = sock + offset!(sock_receive_queue);
+    let mut buffer: u64 = read(queue + offset!(skb_next));
+    let mut sum = 0;
+    for _ in 0..MAX_BUFFERS {
+        if buffer == queue || buffer == 0 {
+            break;
+        }
+        let consumed = read::<u32>(buffer + offset!(skb_control) + offset!(unix_consumed));
+        sum += u64::from(read::<u32>(buffer + offset!(skb_length)).wrapping_sub(consumed));
+        buffer = read(buffer + offset!(skb_next));
+    }
+    sum
 }
 
 /// Tells that a socket is released, and forgets it.
@@ -151,7 +194,8 @@ pub fn inode(sock: u64) -> u64 {
 
 /// Takes the socket at `sock` into sight. A function of its own, since its record needs stack.
 #[inline(never)]
-fn open_unix(sock: u64, number: u64, process: u32) -> u64 {
+#[unsafe(no_mangle)]
+extern "C" fn open_unix(sock: u64, number: u64, process: u32) -> u64 {
     let peer: u64 = read(sock + offset!(unix_peer));
     let peer_number = if peer == 0 { 0 } else { inode(peer) };
     let other_end = || (peer, peer_number);

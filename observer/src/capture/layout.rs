@@ -94,6 +94,14 @@ impl Kernel {
         }
     }
 
+    /// Size of a struct in bytes.
+    fn size(&self, name: &str) -> Option<u32> {
+        match self.types.from_id(*self.structs.get(name)?)? {
+            TypeVariant::Struct(found) => u32::try_from(*found.size()).ok(),
+            _ => None,
+        }
+    }
+
     /// Value of an enumerator of the enum `name`.
     fn enumerator(&self, name: &str, value: &str) -> Option<u32> {
         self.types.get().values().find_map(|kind| match kind {
@@ -135,6 +143,9 @@ impl Kernel {
             Some(offset) => (offset, 0),
             None => (need("file", "f_count")?, 1),
         };
+        if need("sk_buff", "next")? != need("sk_buff_head", "next")? {
+            bail!("this kernel's struct sk_buff_head is laid out in a way that this version does not know");
+        }
         if need("fdtable", "fd")? != need("fdtable", "max_fds")? + 8 {
             bail!("this kernel's struct fdtable is laid out in a way that this version does not know");
         }
@@ -160,6 +171,12 @@ impl Kernel {
             kiocb_file: need("kiocb", "ki_filp")?,
             pipe_readers: need("pipe_inode_info", "readers")?,
             pipe_writers: need("pipe_inode_info", "writers")?,
+            pipe_head: need("pipe_inode_info", "head")?,
+            pipe_tail: need("pipe_inode_info", "tail")?,
+            pipe_ring_size: need("pipe_inode_info", "ring_size")?,
+            pipe_buffers: need("pipe_inode_info", "bufs")?,
+            pipe_buffer_size: self.size("pipe_buffer").context("this kernel has no struct pipe_buffer")?,
+            pipe_buffer_length: need("pipe_buffer", "len")?,
             socket_sk: need("socket", "sk")?,
             socket_inode: need("socket_alloc", "vfs_inode")?,
             sock_socket: need("sock", "sk_socket")?,
@@ -175,6 +192,11 @@ impl Kernel {
             sock_net: need("sock_common", "skc_net.net")?,
             net_inode: need("net", "ns.inum")?,
             unix_peer: need("unix_sock", "peer")?,
+            sock_receive_queue: need("sock", "sk_receive_queue")?,
+            skb_next: need("sk_buff", "next")?,
+            skb_length: need("sk_buff", "len")?,
+            skb_control: need("sk_buff", "cb")?,
+            unix_consumed: need("unix_skb_parms", "consumed")?,
             tcp_write_seq: need("tcp_sock", "write_seq")?,
             tcp_copied_seq: need("tcp_sock", "copied_seq")?,
             tcp_snd_una: need("tcp_sock", "snd_una")?,

@@ -113,6 +113,9 @@ impl Capture {
         follow(&mut ebpf, &options.scope)?;
         let mut members = scope::members(&options.scope)?;
         members.remove(&std::process::id());
+        Array::<_, u32>::try_from(map(&mut ebpf, "ARMED")?)?
+            .set(0, 1, 0)
+            .context("the kernel refuses to be told that every probe is in place")?;
         let capture = Self {
             ring: RingBuf::try_from(take(&mut ebpf, "RING")?)?,
             ring_bytes: ring_bytes(options.ring_bytes) as usize,
