@@ -155,12 +155,12 @@ impl Observer {
         Reader(self.calls.clone())
     }
 
-    /// The programs that it holds in the kernel, by their ids.
-    pub(crate) fn programs(&self) -> Result<HashSet<u32>> {
+    /// Its probes, by the ids of their links in the kernel.
+    pub(crate) fn probes(&self) -> Result<HashSet<u32>> {
         let mut ids = HashSet::new();
         for entry in fs::read_dir(format!("/proc/{}/fdinfo", self.child.id()))? {
             let info = fs::read_to_string(entry?.path()).unwrap_or_default();
-            let values = info.lines().filter_map(|line| line.strip_prefix("prog_id:"));
+            let values = info.lines().filter_map(|line| line.strip_prefix("link_id:"));
             ids.extend(values.filter_map(|value| value.trim().parse::<u32>().ok()));
         }
         Ok(ids)
@@ -242,15 +242,15 @@ impl Reader {
     }
 }
 
-/// Every program that the kernel holds now, by its id.
-pub(crate) fn programs_of_the_kernel() -> HashSet<u32> {
-    const BPF_PROG_GET_NEXT_ID: libc::c_long = 11;
+/// Every probe that is in place now, by the id of its link. The programs behind links go later, when the kernel's readers are through.
+pub(crate) fn probes_of_the_kernel() -> HashSet<u32> {
+    const BPF_LINK_GET_NEXT_ID: libc::c_long = 31;
     let (mut ids, mut attributes) = (HashSet::new(), [0u32; 3]);
     // SAFETY: the attributes of this command are three 32-bit numbers: where to start, the next id, flags.
     while unsafe {
         libc::syscall(
             libc::SYS_bpf,
-            BPF_PROG_GET_NEXT_ID,
+            BPF_LINK_GET_NEXT_ID,
             attributes.as_mut_ptr(),
             size_of_val(&attributes),
         )

@@ -11,7 +11,7 @@ use super::{Account, Running, Stage, Test};
 use crate::clock::wait_until;
 use crate::compare::Rules;
 use crate::lab::Lab;
-use crate::observer::programs_of_the_kernel;
+use crate::observer::probes_of_the_kernel;
 use crate::peer::{Client, Pair, Program, Server, Transport};
 use crate::truth::Truth;
 
@@ -212,10 +212,10 @@ fn observer_killed(stage: &Stage) -> Result<()> {
     let observer = stage.observe(&[])?;
     let mut busy = busy_clients(stage)?;
     sleep(stage.lab.limit(1));
-    let ours: HashSet<u32> = observer.programs()?;
+    let ours: HashSet<u32> = observer.probes()?;
     ensure!(!ours.is_empty(), "no probe of the observer was found");
     observer.kill()?;
-    let gone = || ours.is_disjoint(&programs_of_the_kernel()).then_some(());
+    let gone = || ours.is_disjoint(&probes_of_the_kernel()).then_some(());
     wait_until(stage.lab.limit(10), gone).context("probes are left behind")?;
     go_on(stage, &mut busy)
 }
@@ -231,6 +231,9 @@ fn busy_clients(stage: &Stage) -> Result<Vec<(Program, std::path::PathBuf)>> {
             "1000000",
             "--bytes",
             "300",
+            // Without a pause they starve the kernel's own threads on a small machine, whose work the end of a probe waits for.
+            "--pause-ms",
+            "1",
         ];
         Ok((stage.tiny(&words)?, truth.clone()))
     };

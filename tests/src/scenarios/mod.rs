@@ -116,11 +116,20 @@ impl Stage {
 
     /// The same behind a command that executes it.
     fn tiny_behind(&self, before: &[&str], words: &[&str]) -> Result<Program> {
+        self.tiny_in(Some(&self.cgroup), before, words)
+    }
+
+    /// The same out of the observer's sight.
+    fn tiny_elsewhere(&self, words: &[&str]) -> Result<Program> {
+        self.tiny_in(None, &[], words)
+    }
+
+    fn tiny_in(&self, cgroup: Option<&Cgroup>, before: &[&str], words: &[&str]) -> Result<Program> {
         let this = std::env::current_exe()?.to_string_lossy().into_owned();
         let line = [before, &[&this], words].concat();
         let mut command = Command::new(line[0]);
         command.args(&line[1..]);
-        Program::start(command, Some(&self.cgroup), self.lab.file("tiny.log"))
+        Program::start(command, cgroup, self.lab.file("tiny.log"))
     }
 
     /// Starts a client, over HTTP together with its server.

@@ -1,6 +1,6 @@
-//! Messages handed to the kernel in many pieces of memory: as many as the probes follow, and more than that.
+//! Messages handed to the kernel in many pieces of memory: as many as the probes follow, and more.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::{Account, Stage, Test};
 use crate::clock::wait_until;
@@ -23,24 +23,34 @@ pub(super) const TESTS: &[Test] = &[
     ("segments::200 by sendmsg on TCP", |stage| {
         gathered(stage, Link::Tcp, "sendmsg", TOO_MANY)
     }),
+    ("segments::200 by sendmsg on TCP, to a server out of scope", |stage| {
+        gathered(stage, Link::TcpOutOfScope, "sendmsg", TOO_MANY)
+    }),
 ];
 
 /// Pieces of a call that the probes follow; the limit is 32.
 const FOLLOWED: &str = "30";
 
-/// Pieces of a call of which some are left out.
+/// Pieces of a call that the probes do not follow: the reader's bytes stand in, where that is in scope.
 const TOO_MANY: &str = "200";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Link {
     Pipe,
     Tcp,
+    TcpOutOfScope,
 }
 
-/// Calls in pieces: seen whole, or where the pieces are too many nothing invented and what is left out counted.
+/// Calls in pieces: seen whole, or where nobody in scope reads the pieces that are too many nothing invented and the rest counted.
 fn gathered(stage: &Stage, link: Link, gather: &str, segments: &str) -> Result<()> {
     let port = free_port()?.to_string();
-    let server = stage.tiny(&["tiny-server", "--port", &port])?;
+    let lossy = link == Link::TcpOutOfScope;
+    let words = ["tiny-server", "--port", &port];
+    let server = if lossy {
+        stage.tiny_elsewhere(&words)?
+    } else {
+        stage.tiny(&words)?
+    };
     let ready = || server.said().contains("ready").then_some(());
     wait_until(stage.lab.limit(10), ready).context("the tiny server does not listen")?;
     let observer = stage.observe(&[])?;
@@ -48,14 +58,16 @@ fn gathered(stage: &Stage, link: Link, gather: &str, segments: &str) -> Result<(
     let path = truth.to_string_lossy().into_owned();
     let mut words = vec!["tiny-client", "--truth", &path, "--calls", "20", "--bytes", "2000"];
     words.extend(["--segments", segments, "--gather", gather]);
-    if link == Link::Tcp {
+    if link != Link::Pipe {
         words.extend(["--port", &port]);
     }
     stage.tiny(&words)?.finish(stage.lab.limit(30))?;
-    let lossy = segments == TOO_MANY;
+    let count = || observer.lost_bytes();
     if lossy {
-        let counted = || (observer.lost_bytes().ok()? > 0).then_some(());
+        let counted = || (count().ok()? > 0).then_some(());
         wait_until(stage.lab.limit(3), counted).context("no byte is counted as lost")?;
+    } else {
+        ensure!(count()? == 0, "{} bytes are counted as lost", count()?);
     }
     let rules = Rules {
         lossy,
