@@ -10,6 +10,7 @@ fn main() -> anyhow::Result<()> {
         match entry? {
             Entry::Event(event) => println!("{event:?}"),
             Entry::Turn(now) => println!("turn {}", now.0),
+            Entry::Anchor(now, wall) => println!("anchor {} {wall:?}", now.0),
         }
     }
     Ok(())

@@ -45,6 +45,7 @@ fn replay(path: &Path) -> String {
                 last = last.max(event.time());
                 pipeline.handle_event(event);
             }
+            Entry::Anchor(..) => {}
             Entry::Turn(now) => {
                 last = last.max(now);
                 pipeline.handle_timeout(now);

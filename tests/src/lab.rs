@@ -103,6 +103,11 @@ impl Lab {
         Duration::from_secs(seconds * u64::from(self.patience))
     }
 
+    /// A number of calls that takes about as long as the observer takes to start, on any machine.
+    pub(crate) fn stretch(&self, calls: usize) -> usize {
+        calls * self.patience as usize
+    }
+
     /// A path for a file of a test's own.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         static NUMBER: AtomicU32 = AtomicU32::new(0);

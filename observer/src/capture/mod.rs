@@ -10,6 +10,7 @@ mod survey;
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
@@ -86,8 +87,23 @@ pub struct Capture {
     probes: Vec<Probe>,
     holders: Holders,
     recording: Option<recording::Writer>,
+    records: [u64; RECORD_SOURCES.len()],
     bad_records: u64,
     backlog: usize,
+}
+
+/// What records tell of: the sources by their number, processes in place of number 0.
+const RECORD_SOURCES: [&str; 4] = ["process", "pipe", "unix", "tcp"];
+
+/// What the kernel says of one loaded program. A figure that it does not keep is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProgramFigures {
+    /// Its name.
+    pub program: String,
+    /// Runs that were left out because the program was already running on that CPU (5.12 and later).
+    pub skipped_runs: Option<u64>,
+    /// Time spent in it; kept only where the node does so anyway (`kernel.bpf_stats_enabled`).
+    pub nanoseconds: Option<u64>,
 }
 
 impl std::fmt::Debug for Capture {
@@ -127,6 +143,7 @@ impl Capture {
             probes,
             holders: Holders::existing(members),
             recording: None,
+            records: [0; RECORD_SOURCES.len()],
             bad_records: 0,
             backlog: 0,
         };
@@ -164,6 +181,9 @@ impl Capture {
             drained += record.len();
             if let Some(recording) = &mut self.recording {
                 recording.record(&record);
+            }
+            if let Some(count) = record.get(1).and_then(|source| self.records.get_mut(usize::from(*source))) {
+                *count += 1;
             }
             match decode::event(&record) {
                 Some(Event::Opened(opened)) => {
@@ -213,19 +233,28 @@ impl Capture {
         self.counter(0).bytes
     }
 
-    /// Runs of each program that the kernel skipped because it was already running on that CPU (5.12 and later).
-    #[must_use]
-    pub fn skipped_runs(&self) -> Vec<(String, u64)> {
-        self.program_figures("recursion_misses:")
+    /// Ring records taken out since start, by what they tell of.
+    pub fn records(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        RECORD_SOURCES.into_iter().zip(self.records)
     }
 
-    /// Nanoseconds spent in each program; empty unless the node keeps this statistic anyway (`kernel.bpf_stats_enabled`).
+    /// What the kernel says of each loaded program, as `/proc/self/fdinfo` shows it.
     #[must_use]
-    pub fn run_nanoseconds(&self) -> Vec<(String, u64)> {
-        self.program_figures("run_time_ns:")
-            .into_iter()
-            .filter(|(_, time)| *time > 0)
-            .collect()
+    pub fn programs(&self) -> Vec<ProgramFigures> {
+        let figures = |(name, program): (&str, &aya::programs::Program)| {
+            let descriptor = program.fd().ok()?.as_fd().as_raw_fd();
+            let told = std::fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}")).ok()?;
+            let figure = |name: &str| {
+                told.lines()
+                    .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+            };
+            Some(ProgramFigures {
+                program: name.to_owned(),
+                skipped_runs: figure("recursion_misses:"),
+                nanoseconds: figure("run_time_ns:").filter(|time| *time > 0),
+            })
+        };
+        self.ebpf.programs().filter_map(figures).collect()
     }
 
     /// Bytes in the ring that are known to wait for the next drain.
@@ -235,7 +264,8 @@ impl Capture {
     }
 
     /// Writes every raw record to `recording` from now on.
-    pub fn record_to(&mut self, recording: recording::Writer) {
+    pub fn record_to(&mut self, mut recording: recording::Writer) {
+        recording.anchor(now(), SystemTime::now());
         self.recording = Some(recording);
     }
 
@@ -256,19 +286,6 @@ impl Capture {
         sum
     }
 
-    /// A figure of each loaded program, as `/proc/self/fdinfo` tells it.
-    fn program_figures(&self, name: &str) -> Vec<(String, u64)> {
-        let figure = |program: &aya::programs::Program| {
-            let descriptor = program.fd().ok()?.as_fd().as_raw_fd();
-            let told = std::fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}")).ok()?;
-            told.lines()
-                .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
-        };
-        self.ebpf
-            .programs()
-            .filter_map(|(name, program)| Some((name.to_owned(), figure(program)?)))
-            .collect()
-    }
 }
 
 /// Loads the kernel object's maps and values; no program yet.

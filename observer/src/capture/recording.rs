@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! | "mcp-observer recording\n" | format version u32 | entry | entry | …
-//! entry:  | tag u8: 1 record, 2 turn | length u32 | bytes |       all little-endian; a turn is its time, u64
+//! entry:  | tag u8 | length u32 | bytes |       all little-endian
+//! tags:   1 a record; 2 a turn: its time, u64; 3 an anchor: a time, u64, and that of the wall in ns since 1970, u64
 //! ```
 //!
 //! A recording holds payloads: the file's mode is 0600.
@@ -11,6 +12,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufReader, BufWriter, ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use observer_common::limits::MAX_RECORD_BYTES;
@@ -22,6 +24,7 @@ use crate::protocol::event::{Event, Timestamp};
 const MAGIC: &[u8] = b"mcp-observer recording\n";
 const RECORD: u8 = 1;
 const TURN: u8 = 2;
+const ANCHOR: u8 = 3;
 
 /// Writes raw records to a file of mode 0600.
 #[derive(Debug)]
@@ -58,6 +61,13 @@ impl Writer {
         self.entry(TURN, &now.0.to_le_bytes());
     }
 
+    /// Adds what the clock on the wall says at `now`.
+    pub fn anchor(&mut self, now: Timestamp, wall: SystemTime) {
+        let wall = wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let wall = u64::try_from(wall).unwrap_or(u64::MAX);
+        self.entry(ANCHOR, &[now.0.to_le_bytes(), wall.to_le_bytes()].concat());
+    }
+
     /// Writes out what is buffered.
     ///
     /// # Errors
@@ -89,6 +99,8 @@ pub enum Entry {
     Event(Event),
     /// The daemon's loop turned at this moment: what `Pipeline::handle_timeout` was called with.
     Turn(Timestamp),
+    /// A moment on the kernel's clock and on the wall's.
+    Anchor(Timestamp, SystemTime),
 }
 
 /// Reads a recording. A file cut short ends with an error.
@@ -140,15 +152,25 @@ impl Reader {
                 Ok(Some(Entry::Event(event)))
             }
             TURN => {
-                let time = bytes
-                    .try_into()
-                    .ok()
-                    .context("the recording is damaged: a turn without a time")?;
-                Ok(Some(Entry::Turn(Timestamp(u64::from_le_bytes(time)))))
+                let [turned] = times(&bytes)?;
+                Ok(Some(Entry::Turn(Timestamp(turned))))
+            }
+            ANCHOR => {
+                let [kernel, wall] = times(&bytes)?;
+                let wall = UNIX_EPOCH + Duration::from_nanos(wall);
+                Ok(Some(Entry::Anchor(Timestamp(kernel), wall)))
             }
             tag => bail!("the recording is damaged: an entry of kind {tag}"),
         }
     }
+}
+
+/// The times that an entry consists of.
+fn times<const N: usize>(bytes: &[u8]) -> Result<[u64; N]> {
+    let (times, rest) = bytes.as_chunks::<8>();
+    let times: Option<[[u8; 8]; N]> = times.try_into().ok().filter(|_| rest.is_empty());
+    let times = times.context("the recording is damaged: a turn or an anchor without its times")?;
+    Ok(times.map(u64::from_le_bytes))
 }
 
 impl Iterator for Reader {

@@ -55,18 +55,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         );
         tokio::spawn(endpoints.serve(listener));
         let capture = Capture::start(&config.capture)?;
-        report_probes(&capture, &mut sinks)?;
         health.set_obstacle(None);
-        Loop::new(
-            capture,
-            Pipeline::new(config.limits.clone()),
-            Enricher::new(Some(PROC.into())),
-            sinks,
-            health,
-        )
-        .run(stop.requested())
-        .await;
-        Ok(())
+        observe(config, capture, sinks, health, &mut stop).await
     })
 }
 
@@ -75,26 +65,31 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
 /// # Errors
 /// As [`run`], and when the file exists or cannot be made.
 pub fn record(config: &Config, file: &Path) -> anyhow::Result<()> {
-    let mut sinks = sinks(config.max_series)?;
+    let sinks = sinks(config.max_series)?;
     runtime()?.block_on(async {
         let mut stop = Stop::new()?;
         let writer = recording::Writer::create(file)?;
         let mut capture = Capture::start(&config.capture)?;
-        report_probes(&capture, &mut sinks)?;
         capture.record_to(writer);
         tracing::info!("recording to {}", file.display());
-        let health = Arc::new(Health::new());
-        Loop::new(
-            capture,
-            Pipeline::new(config.limits.clone()),
-            Enricher::new(Some(PROC.into())),
-            sinks,
-            health,
-        )
-        .run(stop.requested())
-        .await;
-        Ok(())
+        observe(config, capture, sinks, Arc::new(Health::new()), &mut stop).await
     })
+}
+
+/// Says what is observed and turns the loop until `stop`.
+async fn observe(
+    config: &Config,
+    capture: Capture,
+    mut sinks: Sinks,
+    health: Arc<Health>,
+    stop: &mut Stop,
+) -> anyhow::Result<()> {
+    report_probes(&capture, &mut sinks)?;
+    let pipeline = Pipeline::new(config.limits.clone());
+    let enricher = Enricher::new(Some(PROC.into()));
+    Loop::new(capture, pipeline, enricher, sinks, health)
+        .run(stop.requested())
+        .await
 }
 
 /// Runs a recording through the pipeline and prints what `run` would have printed. Processes are not looked up: they are
@@ -193,8 +188,9 @@ fn report_probes(capture: &Capture, sinks: &mut Sinks) -> anyhow::Result<()> {
         bail!("no probe could be attached; `mcp-observer check` says why");
     }
     tracing::info!(
-        "observing with the {} backend, {attached} probes",
-        check::backend_name(capture.backend())
+        "observing with the {} backend ({}), {attached} probes",
+        check::backend_name(capture.backend()),
+        capture.backend_reason()
     );
     Ok(())
 }

@@ -14,7 +14,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::{anchor, last_moment};
 use crate::capture::recording::{Entry, Reader};
-use crate::capture::{self, Capture};
+use crate::capture::{self, Capture, ProgramFigures};
 use crate::enrich::Enricher;
 use crate::protocol::Pipeline;
 use crate::protocol::event::{DropReason, Event, StreamKey, Timestamp, Verdict};
@@ -58,13 +58,9 @@ struct Flow {
 /// What the loop itself counts.
 #[derive(Debug, Default)]
 struct Tally {
-    records: [u64; KINDS.len()],
     /// Times and bytes by the place of their reason in [`DropReason::ALL`].
     lost: [(u64, u64); DropReason::ALL.len()],
 }
-
-/// Values of the label `source`.
-const KINDS: [&str; 5] = ["data", "opened", "closed", "process", "holder"];
 
 impl Loop {
     pub(super) fn new(
@@ -85,7 +81,10 @@ impl Loop {
     }
 
     /// Turns until `stop` is done, then drains, gives up what is pending and waits for the writers.
-    pub(super) async fn run(mut self, stop: impl Future<Output = ()>) {
+    ///
+    /// # Errors
+    /// When a recording could not be written whole.
+    pub(super) async fn run(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
         let mut stop = pin!(stop);
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -109,7 +108,7 @@ impl Loop {
                 self.look_at_self();
             }
         }
-        self.finish();
+        self.finish()
     }
 
     fn turn(&mut self) {
@@ -125,7 +124,7 @@ impl Loop {
         self.health.turn();
     }
 
-    fn finish(mut self) {
+    fn finish(mut self) -> anyhow::Result<()> {
         tracing::info!("stopping");
         self.health.set_obstacle(Some("the daemon is stopping".to_owned()));
         let deadline = last_moment();
@@ -135,6 +134,7 @@ impl Loop {
         }
         self.look_at_self();
         self.flow.finish(capture::now());
+        self.capture.end_recording()
     }
 
     fn look_at_self(&mut self) {
@@ -147,10 +147,15 @@ impl Loop {
             .losses()
             .into_iter()
             .map(|(reason, count)| (reason, count.events, count.bytes));
+        let programs = self.capture.programs();
+        let figures = |figure: fn(&ProgramFigures) -> Option<u64>| -> Vec<(String, u64)> {
+            let figure_of = |program| Some((ProgramFigures::clone(program).program, figure(program)?));
+            programs.iter().filter_map(figure_of).collect()
+        };
         let dropped = (DropReason::SinkQueue, flow.sinks.dropped_lines(), 0);
         let [processes, capabilities, operations] = flow.enricher.evictions();
         let vitals = Vitals {
-            records: KINDS.into_iter().zip(flow.tally.records).collect(),
+            records: self.capture.records().collect(),
             losses: flow.tally.losses().chain(kernel).chain([dropped]).collect(),
             streams: [
                 ("mcp", census.streams_mcp),
@@ -165,7 +170,11 @@ impl Loop {
                 capabilities,
                 operations,
             ],
-            skipped_runs: self.capture.skipped_runs(),
+            skipped_runs: figures(|program| program.skipped_runs),
+            run_seconds: figures(|program| program.nanoseconds)
+                .into_iter()
+                .map(|(program, time)| (program, time as f64 / 1e9))
+                .collect(),
             muted_bytes: self.capture.muted_bytes(),
             export_failures: flow.sinks.export_failures(),
             loop_lag: lag,
@@ -188,6 +197,7 @@ pub(super) fn replay(reader: Reader, pipeline: Pipeline, enricher: Enricher, sin
                 now = now.max(turned);
                 flow.timeout(turned);
             }
+            Entry::Anchor(kernel, wall) => flow.anchor = Anchor::new(kernel, wall),
         }
         flow.verdicts.clear();
     }
@@ -208,7 +218,6 @@ impl Flow {
     }
 
     fn event(&mut self, event: Event, now: Timestamp) {
-        self.tally.record(&event);
         self.enricher.glance(&event);
         self.pipeline.handle_event(event);
         self.outputs(now);
@@ -249,17 +258,6 @@ impl Flow {
 }
 
 impl Tally {
-    fn record(&mut self, event: &Event) {
-        let kind = match event {
-            Event::Data(_) => 0,
-            Event::Opened(_) => 1,
-            Event::Closed(_) => 2,
-            Event::Process(_) => 3,
-            Event::Holder(_) => 4,
-        };
-        self.records[kind] += 1;
-    }
-
     fn lose(&mut self, reason: DropReason, bytes: u64) {
         if let Some(place) = DropReason::ALL.iter().position(|known| *known == reason) {
             self.lost[place].0 += 1;

@@ -40,6 +40,9 @@ impl Pipeline {
                 flow.assembler.announce(start, data.span, data.bytes.len());
             }
             flow.assembler.insert(start, data.span, data.bytes, data.missing, now);
+            if at == At::Reader {
+                flow.assembler.read(start + u64::from(data.span), now);
+            }
         }
         if muted {
             self.http_muted(flow_id.link);

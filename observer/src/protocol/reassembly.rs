@@ -128,8 +128,7 @@ impl Assembler {
         match missing {
             Missing::Lost(_) if rest > 0 => self.hold(gap(GapKind::Told), now),
             Missing::Muted if rest > 0 => self.hold(gap(GapKind::Muted), now),
-            Missing::AtOtherEnd => self.prove(end + rest, now),
-            Missing::Nothing | Missing::Lost(_) | Missing::Muted => {}
+            Missing::Nothing | Missing::Lost(_) | Missing::Muted | Missing::AtOtherEnd => {}
         }
     }
 
@@ -142,8 +141,8 @@ impl Assembler {
             .push_back((start + captured as u64, start + u64::from(span)));
     }
 
-    /// Takes in that bytes up to `end` exist, although only the other end tells them.
-    fn prove(&mut self, end: u64, now: Timestamp) {
+    /// Takes in that everything up to `end` has been read: bytes up to here exist, whoever tells them.
+    pub(crate) fn read(&mut self, end: u64, now: Timestamp) {
         if self.next.is_some_and(|next| end > next) && end > self.proof {
             self.proof = end;
             self.proven.get_or_insert(now);
@@ -187,8 +186,9 @@ impl Assembler {
         if target <= next {
             return None;
         }
-        let patient = !self.closed && self.patience_ends().is_some_and(|end| now < end);
-        if patient && self.held_bytes <= max_bytes && self.held.len() <= MAX_HELD_PIECES {
+        let waits_for_reader = self.is_announced(next) && self.proven.is_none();
+        let patient = waits_for_reader || self.patience_ends().is_some_and(|end| now < end);
+        if patient && !self.closed && self.held_bytes <= max_bytes && self.held.len() <= MAX_HELD_PIECES {
             return None;
         }
         let (end, kind) = self.explain(next, target);
@@ -200,11 +200,13 @@ impl Assembler {
         Some(self.give(gap))
     }
 
+    /// Whether the byte at `next` is one that its reader is to tell.
+    fn is_announced(&self, next: u64) -> bool {
+        self.announced.front().is_some_and(|(start, _)| *start <= next)
+    }
+
     /// Why the bytes from `next` on are missing, and up to where that is the reason.
-    fn explain(&mut self, next: u64, target: u64) -> (u64, GapKind) {
-        while self.announced.front().is_some_and(|(_, end)| *end <= next) {
-            self.announced.pop_front();
-        }
+    fn explain(&self, next: u64, target: u64) -> (u64, GapKind) {
         match self.announced.front() {
             Some((start, end)) if *start <= next => (target.min(*end), GapKind::Undelivered),
             Some((start, _)) => (target.min(*start), GapKind::Missing),
@@ -218,12 +220,16 @@ impl Assembler {
         if self.proof <= next {
             self.proven = None;
         }
+        while self.announced.pop_front_if(|(_, end)| *end <= next).is_some() {}
         chunk
     }
 
     /// Takes in that nothing comes any more: holes are gaps at once.
     pub(crate) fn close(&mut self) {
         self.closed = true;
+        if let Some((_, end)) = self.announced.back() {
+            self.proof = self.proof.max(*end);
+        }
     }
 
     /// Whether the reader is still to tell bytes that the sender left to it.
@@ -238,10 +244,15 @@ impl Assembler {
         self.held_bytes
     }
 
-    /// When the hole at the front becomes a gap.
+    /// When the hole at the front becomes a gap; `None` while there is none, or while its reader is still to come to it.
     pub(crate) fn patience_ends(&self) -> Option<Timestamp> {
         let held = self.held.front().map(|(since, _)| *since);
-        held.or(self.proven).map(|since| since.plus(HOLE_PATIENCE))
+        let since = if self.next.is_some_and(|next| self.is_announced(next)) {
+            self.proven
+        } else {
+            held.or(self.proven)
+        };
+        since.map(|since| since.plus(HOLE_PATIENCE))
     }
 
     /// Position of the next byte to give out.
@@ -298,6 +309,9 @@ mod tests {
         for &(start, captured, span, missing) in pieces {
             let range = usize::try_from(start).unwrap()..usize::try_from(start + captured).unwrap();
             assembler.insert(start, span, Bytes::copy_from_slice(&TEXT[range]), missing, Timestamp(0));
+            if missing == Missing::AtOtherEnd {
+                assembler.read(start + u64::from(span), Timestamp(0));
+            }
             take(&mut assembler, Timestamp(0));
         }
         take(&mut assembler, Timestamp(wait));
@@ -324,6 +338,45 @@ mod tests {
         check(&[(0, 2, 6, Missing::AtOtherEnd), (2, 4, 4, here)], 0, "abcdef");
         check(&[(0, 2, 6, Missing::AtOtherEnd)], HOLE_PATIENCE, "ab<Missing 4>");
         check(&[(4, 0, 6, Missing::AtOtherEnd), (10, 2, 2, here)], HOLE_PATIENCE, "kl");
+    }
+
+    #[test]
+    fn a_slow_reader_is_waited_for() {
+        let mut assembler = Assembler::default();
+        let piece = |assembler: &mut Assembler, start, bytes: &'static [u8], now| {
+            let span = u32::try_from(bytes.len()).unwrap();
+            assembler.insert(start, span, Bytes::from_static(bytes), Missing::Nothing, Timestamp(now));
+        };
+        piece(&mut assembler, 0, b"a", 0);
+        assert!(assembler.pop(Timestamp(0), 100).is_some());
+        // Ten bytes are left to the reader; what was written behind them is here.
+        assembler.announce(1, 10, 0);
+        piece(&mut assembler, 11, b"z", 0);
+        let late = Timestamp(100 * HOLE_PATIENCE);
+        assert_eq!((assembler.pop(late, 100), assembler.patience_ends()), (None, None));
+        // It reads half of them, and later more than was told.
+        piece(&mut assembler, 1, b"bcdef", late.0);
+        assembler.read(6, late);
+        assert!(matches!(assembler.pop(late, 100), Some(Chunk::Bytes { start: 1, .. })));
+        assembler.read(12, late);
+        assert_eq!(assembler.pop(late, 100), None);
+        let lost = Chunk::Gap {
+            start: 6,
+            length: 5,
+            kind: GapKind::Undelivered,
+        };
+        assert_eq!(assembler.pop(late.plus(HOLE_PATIENCE), 100), Some(lost));
+    }
+
+    #[test]
+    fn what_a_reader_never_told_is_lost_at_the_end() {
+        let mut assembler = Assembler::default();
+        assembler.insert(0, 1, Bytes::from_static(b"a"), Missing::Nothing, Timestamp(0));
+        assembler.announce(1, 10, 0);
+        assert!(assembler.pop(Timestamp(0), 100).is_some());
+        assert_eq!(assembler.pop(Timestamp(HOLE_PATIENCE), 100), None);
+        assembler.close();
+        assert!(matches!(assembler.pop(Timestamp(HOLE_PATIENCE), 100), Some(Chunk::Gap { length: 10, .. })));
     }
 
     #[test]

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use aya::programs::RawTracePoint;
-use aya::{Ebpf, EbpfLoader};
+use aya::programs::{FEntry, FExit, Program as KernelProgram, RawTracePoint};
+use aya::{Btf, Ebpf, EbpfLoader};
 use clap::Args;
 
 use super::report::{Figure, Report, Target, median};
@@ -69,7 +69,7 @@ pub(super) fn measure(lab: &Arc<Lab>, object: &Path, rounds: u32, report: &mut R
 fn run(lab: &Arc<Lab>, object: &Path, attached: Attached, traffic: Traffic) -> Result<Run> {
     let stage = Stage::new(lab, "bench")?;
     let empty = (attached == Attached::Empty)
-        .then(|| empty_programs(object))
+        .then(|| empty_programs(object, &lab.backend))
         .transpose()?;
     let observer = (attached == Attached::Observer)
         .then(|| stage.observe(&[]))
@@ -84,9 +84,39 @@ fn run(lab: &Arc<Lab>, object: &Path, attached: Attached, traffic: Traffic) -> R
     Ok(done)
 }
 
-/// The hooks of the syscall backend with nothing behind them.
-fn empty_programs(object: &Path) -> Result<Ebpf> {
-    let mut ebpf = EbpfLoader::new()
+/// The backend's hooks that this traffic passes, with nothing behind them.
+fn empty_programs(object: &Path, backend: &str) -> Result<Vec<Ebpf>> {
+    if backend == "syscall" {
+        let mut ebpf = kernel_object(object)?;
+        let program: &mut RawTracePoint = program(&mut ebpf, "baseline_tracepoint")?.try_into()?;
+        program.load()?;
+        for hook in ["sys_enter", "sys_exit"] {
+            program.attach(hook)?;
+        }
+        return Ok(vec![ebpf]);
+    }
+    let btf = Btf::from_sys_fs()?;
+    // A program is loaded for one function: each function takes the object anew.
+    let on_function = |function: &&str| {
+        let mut ebpf = kernel_object(object)?;
+        let entry: &mut FEntry = program(&mut ebpf, "baseline_entry")?.try_into()?;
+        entry.load(function, &btf)?;
+        entry.attach()?;
+        let back: &mut FExit = program(&mut ebpf, "baseline_return")?.try_into()?;
+        back.load(function, &btf)?;
+        back.attach()?;
+        anyhow::Ok(ebpf)
+    };
+    ["tcp_sendmsg", "tcp_recvmsg"].iter().map(on_function).collect()
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut KernelProgram> {
+    ebpf.program_mut(name)
+        .with_context(|| format!("the kernel object has no program {name}"))
+}
+
+fn kernel_object(object: &Path) -> Result<Ebpf> {
+    EbpfLoader::new()
         .map_max_entries("RING", 4096)
         .load_file(object)
         .with_context(|| {
@@ -94,16 +124,7 @@ fn empty_programs(object: &Path) -> Result<Ebpf> {
                 "{} cannot be loaded: name the kernel object with --object",
                 object.display()
             )
-        })?;
-    let program: &mut RawTracePoint = ebpf
-        .program_mut("baseline_tracepoint")
-        .context("the kernel object has no program baseline_tracepoint")?
-        .try_into()?;
-    program.load()?;
-    for hook in ["sys_enter", "sys_exit"] {
-        program.attach(hook)?;
-    }
-    Ok(ebpf)
+        })
 }
 
 fn tell(case: &str, runs: &[Vec<Run>; 3], report: &mut Report) {
@@ -116,9 +137,11 @@ fn tell(case: &str, runs: &[Vec<Run>; 3], report: &mut Report) {
             ..Figure::alone(case, what, unit, with)
         };
         report.add(figure);
-        // The difference of two differences drowns in what else the machine does: it is taken from the runs least disturbed.
-        let [without, empty, with] = [0, 1, 2].map(|kind| runs[kind].iter().map(of).fold(f64::INFINITY, f64::min));
-        (with - without) / (empty - without)
+        let over_nothing = |kind: usize| {
+            let pairs = runs[kind].iter().zip(&runs[0]);
+            median(&pairs.map(|(run, nothing)| of(run) - of(nothing)).collect::<Vec<f64>>())
+        };
+        over_nothing(2) / over_nothing(1)
     };
     add("throughput", "1/s", |run| run.rate);
     let cost = add("CPU of a round trip", "us", |run| run.cpu);

@@ -67,7 +67,8 @@ fn gone_or_unanswered(transport: Transport, gone: &'static [&'static str]) -> &'
 
 fn client_killed(stage: &Stage, transport: Transport) -> Result<()> {
     // Long enough for all to be killed before it, short enough to be waited for where nothing else ends a call.
-    let observer = stage.observe(&["--call-deadline", "12"])?;
+    let deadline = stage.lab.limit(12).as_secs().to_string();
+    let observer = stage.observe(&["--call-deadline", &deadline])?;
     let mut all = start_selves(stage, transport, "hang", 0)?;
     all_in_mid_call(&stage.lab, &all)?;
     for running in &mut all {
@@ -142,7 +143,7 @@ fn mid_session(stage: &Stage) -> Result<()> {
     ];
     let mut all = pairs
         .into_iter()
-        .map(|pair| stage.start(pair, "session", 100))
+        .map(|pair| stage.start(pair, "session", stage.lab.stretch(100)))
         .collect::<Result<Vec<Running>>>()?;
     for running in &all {
         let under_way = || (Truth::read(&running.truth).ok()?.answered() > 4).then_some(());

@@ -95,6 +95,8 @@ families! {
         "Entries forgotten because a table was full.";
     PROBE_ATTACHED = Gauge "mcp_observer_probe_attached" ["probe"]
         "1 where a probe is in place, 0 where it could not be attached.";
+    RUN_SECONDS = Counter "mcp_observer_bpf_run_seconds_total" ["program"]
+        "Time spent in a kernel program, where the node keeps that (`sysctl kernel.bpf_stats_enabled`).";
     SKIPPED_RUNS = Counter "mcp_observer_skipped_runs_total" ["program"]
         "Runs of a kernel program that the kernel left out because it was running already on that CPU.";
     MUTED_BYTES = Counter "mcp_observer_muted_bytes_total" []

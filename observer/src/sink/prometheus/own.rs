@@ -1,6 +1,6 @@
 //! The observer of itself: what it took in, what it lost, what it holds.
 
-use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{CounterVec, Gauge, GaugeVec, IntCounter, IntCounterVec, Opts, Registry};
 
 use super::families::{self, FAMILIES, Spec};
 use super::series::Vector;
@@ -21,6 +21,8 @@ pub struct Vitals {
     pub evictions: Vec<(&'static str, u64)>,
     /// Runs that the kernel left out, by program.
     pub skipped_runs: Vec<(String, u64)>,
+    /// Seconds in each program, where the kernel keeps them.
+    pub run_seconds: Vec<(String, f64)>,
     /// Bytes not copied because a verdict said so.
     pub muted_bytes: u64,
     /// Failed writes, by exporter.
@@ -39,6 +41,7 @@ pub(super) struct Own {
     evictions: IntCounterVec,
     probes: GaugeVec,
     skipped: IntCounterVec,
+    run_seconds: CounterVec,
     muted: IntCounter,
     series_dropped: IntCounterVec,
     export_failures: IntCounterVec,
@@ -57,6 +60,7 @@ impl Own {
             pending: single(&families::PENDING, registry, Gauge::with_opts),
             evictions: vector(&families::EVICTIONS, registry),
             probes: vector(&families::PROBE_ATTACHED, registry),
+            run_seconds: vector(&families::RUN_SECONDS, registry),
             skipped: vector(&families::SKIPPED_RUNS, registry),
             muted: single(&families::MUTED_BYTES, registry, IntCounter::with_opts),
             series_dropped: vector(&families::SERIES_DROPPED, registry),
@@ -103,6 +107,10 @@ impl Own {
         }
         for (program, total) in &vitals.skipped_runs {
             raise(&self.skipped.with_label_values(&[program]), *total);
+        }
+        for (program, total) in &vitals.run_seconds {
+            let counter = self.run_seconds.with_label_values(&[program]);
+            counter.inc_by((total - counter.get()).max(0.0));
         }
         raise(&self.muted, vitals.muted_bytes);
         for (exporter, total) in &vitals.export_failures {

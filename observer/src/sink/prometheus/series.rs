@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
-use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use prometheus::{CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 
 use super::families::{DURATION_BUCKETS, Spec};
 
@@ -77,6 +77,7 @@ where
 }
 
 vector!(IntCounterVec, 1, spec => Self::new(Opts::new(spec.name, spec.help), spec.labels));
+vector!(CounterVec, 1, spec => Self::new(Opts::new(spec.name, spec.help), spec.labels));
 vector!(GaugeVec, 1, spec => Self::new(Opts::new(spec.name, spec.help), spec.labels));
 // The buckets, the one of infinity, sum and count.
 vector!(HistogramVec, DURATION_BUCKETS.len() + 3, spec =>

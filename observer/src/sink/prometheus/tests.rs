@@ -321,7 +321,8 @@ fn the_observer_tells_of_itself_every_reason_from_the_start() {
     bench.metrics.probe("pipe_read exit", Some("no such function"));
     let vitals = Vitals {
         losses: vec![(DropReason::RingFull, 2, 100), (DropReason::RingFull, 1, 10)],
-        records: vec![("data", 7)],
+        records: vec![("pipe", 7)],
+        run_seconds: vec![("syscall_entry".to_owned(), 0.5)],
         streams: [("mcp", 1), ("undecided", 2), ("other", 3)],
         muted_bytes: 5,
         loop_lag: 0.25,
@@ -332,7 +333,8 @@ fn the_observer_tells_of_itself_every_reason_from_the_start() {
     for line in [
         r#"mcp_observer_lost_total{reason="ring_full"} 3"#,
         r#"mcp_observer_lost_bytes_total{reason="ring_full"} 110"#,
-        r#"mcp_observer_records_total{source="data"} 7"#,
+        r#"mcp_observer_records_total{source="pipe"} 7"#,
+        r#"mcp_observer_bpf_run_seconds_total{program="syscall_entry"} 0.5"#,
         r#"mcp_observer_streams{state="undecided"} 2"#,
         r#"mcp_observer_probe_attached{probe="tcp_sendmsg entry"} 1"#,
         r#"mcp_observer_probe_attached{probe="pipe_read exit"} 0"#,
