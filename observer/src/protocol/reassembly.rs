@@ -200,16 +200,21 @@ impl Assembler {
         Some(self.give(gap))
     }
 
+    /// Where the first part begins and ends, from `next` on, that the reader is to tell.
+    fn announced_after(&self, next: u64) -> Option<(u64, u64)> {
+        self.announced.iter().copied().find(|(_, end)| *end > next)
+    }
+
     /// Whether the byte at `next` is one that its reader is to tell.
     fn is_announced(&self, next: u64) -> bool {
-        self.announced.front().is_some_and(|(start, _)| *start <= next)
+        self.announced_after(next).is_some_and(|(start, _)| start <= next)
     }
 
     /// Why the bytes from `next` on are missing, and up to where that is the reason.
     fn explain(&self, next: u64, target: u64) -> (u64, GapKind) {
-        match self.announced.front() {
-            Some((start, end)) if *start <= next => (target.min(*end), GapKind::Undelivered),
-            Some((start, _)) => (target.min(*start), GapKind::Missing),
+        match self.announced_after(next) {
+            Some((start, end)) if start <= next => (target.min(end), GapKind::Undelivered),
+            Some((start, _)) => (target.min(start), GapKind::Missing),
             None => (target, GapKind::Missing),
         }
     }
@@ -366,6 +371,21 @@ mod tests {
             kind: GapKind::Undelivered,
         };
         assert_eq!(assembler.pop(late.plus(HOLE_PATIENCE), 100), Some(lost));
+    }
+
+    #[test]
+    fn a_reader_that_told_before_its_writer_is_not_waited_for() {
+        let mut assembler = Assembler::default();
+        assembler.insert(0, 5, Bytes::from_static(b"abcde"), Missing::Nothing, Timestamp(0));
+        assert!(assembler.pop(Timestamp(0), 100).is_some());
+        assembler.announce(0, 5, 0);
+        assembler.insert(7, 1, Bytes::from_static(b"h"), Missing::Nothing, Timestamp(0));
+        let hole = Chunk::Gap {
+            start: 5,
+            length: 2,
+            kind: GapKind::Missing,
+        };
+        assert_eq!(assembler.pop(Timestamp(HOLE_PATIENCE), 100), Some(hole));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use crate::RunArgs;
@@ -31,7 +31,7 @@ pub(crate) fn run(args: RunArgs, place: Place) -> Result<ExitCode> {
     let (only, skip, list) = (args.only.clone(), args.skip.clone(), args.list);
     let lab = Arc::new(Lab::new(args, place)?);
     let wanted = |name: &str| {
-        (only.is_empty() || only.iter().any(|part| name.contains(part))) && !skip.iter().any(|part| name.contains(part))
+        (only.is_empty() || only.iter().any(|part| name.contains(part))) && !skip.iter().any(|part| !part.is_empty() && name.contains(part))
     };
     let mut trials = pairs::trials(&lab, wanted);
     for (name, test) in [
@@ -169,7 +169,9 @@ impl Stage {
             expected.push((truth.pid, truth.calls.len()));
         }
         observer.reader().wait_for(&expected, limit)?;
+        let lost = observer.series("mcp_observer_lost_total")?.join("; ");
         self.reckon(&observer.stop()?, accounts)
+            .with_context(|| format!("the observer counts as lost: [{lost}]"))
     }
 
     /// Holds all records against all truths, adds the row to the matrix, and fails with a readable account of differences.

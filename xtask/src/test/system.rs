@@ -23,6 +23,10 @@ const GUEST_CPUS: u32 = 2;
 /// The kernel on which every peer and every hard case meets the function backend.
 const WHOLE: &str = "6.12";
 
+/// What takes minutes each under emulation, since it starts SDKs by the dozen or moves megabytes: left out of guests unless a filter
+/// names it. Every one of these is run natively.
+const HEAVY: &str = "load::50,load::results,load::a call,lives::a client,lives::a server,lives::the observer,lives::a thousand";
+
 /// The kernel on which the syscall backend is tried too: the oldest, whose verifier is the strictest.
 const SYSCALL: &str = "5.10";
 
@@ -47,8 +51,9 @@ struct Share {
     backend: &'static str,
     /// Name, for the driver, of a choice of pairs.
     pairs: &'static str,
-    /// Parts of the names of the tests to run.
+    /// Parts of the names of the tests to run, and of those to leave out.
     tests: String,
+    skip: &'static str,
 }
 
 /// Shares of the tests for guests on `kernels`.
@@ -58,6 +63,7 @@ fn shares(kernels: &[String], filter: &str) -> Vec<Share> {
         backend,
         pairs,
         tests: if filter.is_empty() { tests } else { filter }.to_owned(),
+        skip: if filter.is_empty() { HEAVY } else { "" },
     };
     let shares_of = |kernel: &String| {
         let mut shares = if kernel == WHOLE {
@@ -140,6 +146,7 @@ fn run_in_guest(cache: &Cache, parts: &Parts, share: &Share) -> Result<Tally> {
         backend,
         pairs,
         tests,
+        skip,
     } = share;
     let guest = Guest {
         cpus: GUEST_CPUS,
@@ -155,7 +162,7 @@ fn run_in_guest(cache: &Cache, parts: &Parts, share: &Share) -> Result<Tally> {
         ],
         command: format!(
             "./e2e vm --observer ./mcp-observer --peers '{}' --matrix /results/matrix.jsonl --keep /results/kept \
-             --backend {backend} --jobs {GUEST_CPUS} --pairs {pairs} --only '{tests}'",
+             --backend {backend} --jobs {GUEST_CPUS} --pairs {pairs} --only '{tests}' --skip '{skip}'",
             parts.peers.display(),
         ),
         timeout: GUEST_TIMEOUT,
