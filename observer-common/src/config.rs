@@ -170,8 +170,8 @@ pub struct Settings {
     pub scope: u32,
     /// 1 when the table of groups is in use.
     pub cgroups: u32,
-    /// Padding, 0.
-    pub reserved: u32,
+    /// 1 when the table of processes is in use.
+    pub processes: u32,
 }
 
 const _: () = assert!(size_of::<Layout>() == 68 * 4 && size_of::<Settings>() == 16);

@@ -31,7 +31,7 @@ use crate::{
     copy, emit,
     kernel::read_user,
     maps::{CALLS, STREAMS},
-    stream::{self, ARMED_FOR, MUTED, READER, SENDER, Stream},
+    stream::{self, ARMED_FOR, READER, SENDER, Stream},
 };
 
 /// Bytes of the longest call: positions of TCP are compared in 32 bits. Linux moves at most twice as many at once.
@@ -136,21 +136,29 @@ pub fn prepare(object: u64, source: Source, direction: Direction) -> Result<*mut
     Ok(call)
 }
 
+/// This thread's entry, for a call on a muted stream: only its bytes are counted when it returns.
+#[inline(always)]
+pub fn ignore(object: u64) -> Result<(), DropReason> {
+    let call = idle()?;
+    // SAFETY: as in `idle`.
+    unsafe {
+        (*call).messages = 0;
+        (*call).flags = IGNORED;
+        (*call).object = object;
+    }
+    Ok(())
+}
+
 /// Lets a call begin whose buffers are known. `position` is where a send begins, as far as that is known at entry.
 #[inline(always)]
 pub unsafe fn begin(call: *mut Call, stream: *mut Stream, position: u64) {
     // SAFETY: the caller passes live map values.
     unsafe {
-        if (*stream).flags & MUTED != 0 {
-            (*call).flags |= IGNORED;
-            return;
-        }
         let (source, direction) = ((*call).source as u8, (*call).direction as u8);
         let size = (*call).size.min(LONGEST);
         stream::enter(stream, source, direction, position, size);
-        let beyond_us = size > MAX_CALL_BYTES
-            || (*call).segments > MAX_SEGMENTS.into()
-            || (*call).flags & (OPAQUE | UNKNOWN) != 0;
+        let beyond_us =
+            size > MAX_CALL_BYTES || (*call).segments > MAX_SEGMENTS.into() || (*call).flags & (OPAQUE | UNKNOWN) != 0;
         if direction == Direction::Sent as u8 && beyond_us && reader_in_sight(stream, source) {
             stream::leave_to_reader(stream, position, size);
             (*call).flags |= LEFT_TO_READER;
@@ -179,22 +187,28 @@ pub unsafe fn reader_in_sight(stream: *mut Stream, source: u8) -> bool {
 /// Works off the return of this thread's call on `object`. `begin_of` says where its bytes began, from the stream, the direction
 /// and their number.
 ///
-/// A call that was not seen to begin (out of scope, muted, in progress when the observer came) is none of ours.
+/// A call that was not seen to begin (out of scope, in progress when the observer came) is none of ours.
 #[inline(always)]
 pub fn returned(object: u64, result: i64, begin_of: impl FnOnce(*mut Stream, u8, u64) -> u64) {
     let Some(stream) = STREAMS.get_ptr_mut(&object) else {
         return;
     };
-    // SAFETY: live map values.
+    if stream::is_muted(stream) {
+        emit::count_muted(if result > 0 { result as u64 } else { 0 });
+        return;
+    }
+    let Some(call) = entry() else { return };
+    // SAFETY: a live map value.
+    if unsafe { (*call).object } == object {
+        finish(call, stream, result, begin_of);
+    }
+}
+
+/// Works off the return of `call` on `stream`.
+#[inline(always)]
+pub fn finish(call: *mut Call, stream: *mut Stream, result: i64, begin_of: impl FnOnce(*mut Stream, u8, u64) -> u64) {
+    // SAFETY: callers pass live map values.
     unsafe {
-        if (*stream).flags & MUTED != 0 {
-            emit::count_muted(if result > 0 { result as u64 } else { 0 });
-            return;
-        }
-        let Some(call) = entry() else { return };
-        if (*call).object != object || (*call).flags & IGNORED != 0 {
-            return;
-        }
         let direction = (*call).direction as u8;
         if result > 0 {
             let position = begin_of(stream, direction, result as u64);

@@ -18,7 +18,7 @@ pub static SETTINGS: Settings = Settings {
     observer: 0,
     scope: 0,
     cgroups: 0,
-    reserved: 0,
+    processes: 0,
 };
 
 const fn zeroed_layout() -> Layout {

@@ -27,7 +27,8 @@ use crate::{
     kernel::{offset, read},
     maps::STREAMS,
     scope,
-    stream, totals,
+    stream::{self, Stream},
+    totals,
 };
 
 /// `FMODE_READ` and `FMODE_WRITE` of `include/linux/fs.h`.
@@ -93,7 +94,7 @@ fn entered(direction: Direction, iocb: u64, iter: u64) -> i32 {
             // SAFETY: this thread's entry.
             unsafe {
                 iterator::describe(call, iter);
-                begin(call, number)
+                begin(call, stream::known(pipe, number), number)
             }
         });
         if let Err(reason) = begun {
@@ -110,13 +111,13 @@ fn returned(iocb: u64, result: i64) -> i32 {
     0
 }
 
-/// Lets a call on the pipe `call.object` begin, whose inode has `number`.
+/// Lets a call on the pipe `call.object` begin, whose inode has `number`; `known` is its stream where that is in sight.
 #[inline(always)]
-pub unsafe fn begin(call: *mut Call, number: u64) -> Result<(), DropReason> {
+pub unsafe fn begin(call: *mut Call, known: Option<*mut Stream>, number: u64) -> Result<(), DropReason> {
     // SAFETY: the caller passes this thread's entry; streams are live map values.
     unsafe {
         let object = read_volatile(&raw const (*call).object);
-        let stream = match stream::known(object, number) {
+        let stream = match known {
             Some(stream) => stream,
             None => {
                 open_pipe(object, number);

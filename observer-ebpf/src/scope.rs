@@ -37,7 +37,7 @@ pub fn covers_current() -> bool {
 
 #[inline(always)]
 fn lists(process: u32) -> bool {
-    if PROCESSES.get_ptr(&process).is_some() {
+    if setting!(processes) != 0 && PROCESSES.get_ptr(&process).is_some() {
         return true;
     }
     // SAFETY: the helper has no arguments and always succeeds.

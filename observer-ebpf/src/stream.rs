@@ -53,7 +53,8 @@ pub struct Stream {
     /// Until when everything is copied whatever the verdict.
     pub armed_until: u64,
     pub flags: u32,
-    pub reserved: u32,
+    /// A [`Source`].
+    pub source: u32,
 }
 
 /// A birth number for a new stream.
@@ -85,10 +86,14 @@ pub fn known(object: u64, inode: u64) -> Option<*mut Stream> {
 /// Whether an object is muted. Its address alone decides: the function backend sees every object's end.
 #[inline(always)]
 pub fn muted(object: u64) -> bool {
-    // SAFETY: a live map value.
-    STREAMS
-        .get_ptr(&object)
-        .is_some_and(|stream| unsafe { (*stream).flags } & MUTED != 0)
+    STREAMS.get_ptr_mut(&object).is_some_and(is_muted)
+}
+
+/// The same of a stream in sight.
+#[inline(always)]
+pub fn is_muted(stream: *mut Stream) -> bool {
+    // SAFETY: callers pass a live map value.
+    unsafe { (*stream).flags & MUTED != 0 }
 }
 
 /// Takes a new object into sight and tells the daemon what it is; `describe` fills in what only its source knows, and `other_end`
@@ -117,7 +122,7 @@ pub fn open(
         promised: 0,
         armed_until: 0,
         flags: 0,
-        reserved: 0,
+        source: source as u32,
     };
     if let Some(old) = STREAMS.get_ptr(&object)
         // SAFETY: a live map value.

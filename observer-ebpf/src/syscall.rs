@@ -19,10 +19,13 @@ use observer_common::{
 };
 
 use crate::{
-    call::{self, Call, VECTOR_IN_USER},
+    call::{self, Call, IGNORED, VECTOR_IN_USER},
     emit,
     kernel::{offset, read, read_user},
-    pipe, scope, tcp, totals, unix,
+    maps::STREAMS,
+    pipe, scope,
+    stream::{self, Stream},
+    tcp, totals, unix,
 };
 
 /// `S_IFMT`, `S_IFIFO` and `S_IFSOCK` of `include/uapi/linux/stat.h`.
@@ -187,10 +190,12 @@ pub fn syscall_entry(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn syscall_return(ctx: RawTracePointContext) -> i32 {
     let (regs, result): (u64, i64) = (ctx.arg(0), ctx.arg(1));
-    if call::entry().is_none() {
+    let mut call = call::entry();
+    if call.is_none() {
         begun_before_us(regs, result);
+        call = call::entry();
     }
-    if let Some(call) = call::entry() {
+    if let Some(call) = call {
         returned(call, result);
     }
     0
@@ -244,6 +249,8 @@ struct Object {
     address: u64,
     /// Inode number.
     number: u64,
+    /// Its stream, where that is in sight.
+    known: Option<*mut Stream>,
 }
 
 /// The object behind a file; `None` when it is none of ours.
@@ -259,18 +266,28 @@ fn object(file: u64) -> Option<Object> {
     }
     let number = read(inode + offset!(inode_number));
     if kind == S_IFIFO {
+        let address = read(inode + offset!(inode_pipe));
         return Some(Object {
             source: Source::Pipe,
-            address: read(inode + offset!(inode_pipe)),
+            address,
             number,
+            known: stream::known(address, number),
         });
     }
     let socket: u64 = read(file + offset!(file_private_data));
     let address: u64 = read(socket + offset!(socket_sk));
+    let known = stream::known(address, number);
+    let source = match known {
+        // SAFETY: a live map value.
+        Some(stream) if unsafe { (*stream).source } == Source::Tcp as u32 => Source::Tcp,
+        Some(_) => Source::Unix,
+        None => socket_source(address)?,
+    };
     Some(Object {
-        source: socket_source(address)?,
+        source,
         address,
         number,
+        known,
     })
 }
 
@@ -356,6 +373,9 @@ fn entered(regs: u64, number: u64, moved: u64) -> Result<(), DropReason> {
     let Some(object) = object else {
         return call::idle().map(|_| ());
     };
+    if object.known.is_some_and(stream::is_muted) {
+        return call::ignore(object.address);
+    }
     let call = call::prepare(object.address, object.source, direction)?;
     // SAFETY: this thread's entry.
     unsafe {
@@ -365,9 +385,9 @@ fn entered(regs: u64, number: u64, moved: u64) -> Result<(), DropReason> {
             return Ok(());
         }
         match object.source {
-            Source::Pipe => pipe::begin(call, object.number),
-            Source::Unix => unix::begin(call, object.number),
-            _ => tcp::begin(call, object.number),
+            Source::Pipe => pipe::begin(call, object.known, object.number),
+            Source::Unix => unix::begin(call, object.known, object.number),
+            _ => tcp::begin(call, object.known, object.number),
         }
     }
 }
@@ -380,18 +400,23 @@ fn returned(call: *mut Call, result: i64) {
         if object == 0 {
             return;
         }
+        (*call).object = 0;
         let result = if (*call).messages != 0 && result > 0 {
             sum(call, result as u64)
         } else {
             result
         };
-        call::returned(object, result, |stream, direction, bytes| {
-            if (*call).source == Source::Tcp as u64 {
-                tcp::position(object, stream, direction, bytes)
-            } else {
-                totals::position(stream, direction, bytes)
-            }
-        });
+        if (*call).flags & IGNORED != 0 {
+            emit::count_muted(if result > 0 { result as u64 } else { 0 });
+        } else if let Some(stream) = STREAMS.get_ptr_mut(&object) {
+            call::finish(call, stream, result, |stream, direction, bytes| {
+                if (*call).source == Source::Tcp as u64 {
+                    tcp::position(object, stream, direction, bytes)
+                } else {
+                    totals::position(stream, direction, bytes)
+                }
+            });
+        }
     }
 }
 

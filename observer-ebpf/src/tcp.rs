@@ -96,11 +96,12 @@ pub fn tcp_close_entry(ctx: FEntryContext) -> i32 {
 #[inline(always)]
 fn entered(direction: Direction, sock: u64, message: u64) -> i32 {
     if scope::watches_current() && !stream::muted(sock) {
+        let number = inode(sock);
         let begun = call::prepare(sock, Source::Tcp, direction).and_then(|call| {
             // SAFETY: this thread's entry.
             unsafe {
                 iterator::describe(call, message + offset!(msghdr_iter));
-                begin(call, inode(sock))
+                begin(call, stream::known(sock, number), number)
             }
         });
         if let Err(reason) = begun {
@@ -119,13 +120,13 @@ fn returned(sock: u64, result: i64) -> i32 {
     0
 }
 
-/// Lets a call on the socket `call.object` begin, whose inode has `number`.
+/// Lets a call on the socket `call.object` begin, whose inode has `number`; `known` is its stream where that is in sight.
 #[inline(always)]
-pub unsafe fn begin(call: *mut Call, number: u64) -> Result<(), DropReason> {
+pub unsafe fn begin(call: *mut Call, known: Option<*mut Stream>, number: u64) -> Result<(), DropReason> {
     // SAFETY: the caller passes this thread's entry; streams are live map values.
     unsafe {
         let sock = read_volatile(&raw const (*call).object);
-        let stream = match stream::known(sock, number) {
+        let stream = match known {
             Some(stream) => stream,
             None => {
                 open_tcp(sock, number);

@@ -25,7 +25,7 @@ use crate::{
     kernel::{offset, read},
     maps::STREAMS,
     scope,
-    stream,
+    stream::{self, Stream},
     tcp::{IGNORED_FLAGS, network_namespace},
     totals,
 };
@@ -80,11 +80,12 @@ fn entered(direction: Direction, socket: u64, message: u64) -> i32 {
         if stream::muted(sock) {
             return 0;
         }
+        let number = inode(sock);
         let begun = call::prepare(sock, Source::Unix, direction).and_then(|call| {
             // SAFETY: this thread's entry.
             unsafe {
                 iterator::describe(call, message + offset!(msghdr_iter));
-                begin(call, inode(sock))
+                begin(call, stream::known(sock, number), number)
             }
         });
         if let Err(reason) = begun {
@@ -97,17 +98,21 @@ fn entered(direction: Direction, socket: u64, message: u64) -> i32 {
 #[inline(always)]
 fn returned(socket: u64, result: i64) -> i32 {
     // The kernel function returns an `int`.
-    call::returned(read(socket + offset!(socket_sk)), i64::from(result as i32), totals::position);
+    call::returned(
+        read(socket + offset!(socket_sk)),
+        i64::from(result as i32),
+        totals::position,
+    );
     0
 }
 
-/// Lets a call on the socket `call.object` begin, whose inode has `number`.
+/// Lets a call on the socket `call.object` begin, whose inode has `number`; `known` is its stream where that is in sight.
 #[inline(always)]
-pub unsafe fn begin(call: *mut Call, number: u64) -> Result<(), DropReason> {
+pub unsafe fn begin(call: *mut Call, known: Option<*mut Stream>, number: u64) -> Result<(), DropReason> {
     // SAFETY: the caller passes this thread's entry; streams are live map values.
     unsafe {
         let object = read_volatile(&raw const (*call).object);
-        let stream = match stream::known(object, number) {
+        let stream = match known {
             Some(stream) => stream,
             None => {
                 open_unix(object, number, scope::current_process());

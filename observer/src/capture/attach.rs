@@ -187,7 +187,10 @@ fn find<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
 fn readable(error: aya::programs::ProgramError) -> anyhow::Error {
     if let aya::programs::ProgramError::LoadError { io_error, verifier_log } = &error {
         let log = verifier_log.to_string();
-        tracing::debug!("the verifier says: {}", &log[log.floor_char_boundary(log.len().saturating_sub(6000))..]);
+        tracing::debug!(
+            "the verifier says: {}",
+            &log[log.floor_char_boundary(log.len().saturating_sub(6000))..]
+        );
         let lines: Vec<_> = log.lines().filter(|line| !line.is_empty()).collect();
         let reason = lines
             .iter()

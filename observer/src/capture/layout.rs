@@ -175,7 +175,9 @@ impl Kernel {
             pipe_tail: need("pipe_inode_info", "tail")?,
             pipe_ring_size: need("pipe_inode_info", "ring_size")?,
             pipe_buffers: need("pipe_inode_info", "bufs")?,
-            pipe_buffer_size: self.size("pipe_buffer").context("this kernel has no struct pipe_buffer")?,
+            pipe_buffer_size: self
+                .size("pipe_buffer")
+                .context("this kernel has no struct pipe_buffer")?,
             pipe_buffer_length: need("pipe_buffer", "len")?,
             socket_sk: need("socket", "sk")?,
             socket_inode: need("socket_alloc", "vfs_inode")?,

@@ -182,7 +182,10 @@ impl Capture {
             if let Some(recording) = &mut self.recording {
                 recording.record(&record);
             }
-            if let Some(count) = record.get(1).and_then(|source| self.records.get_mut(usize::from(*source))) {
+            if let Some(count) = record
+                .get(1)
+                .and_then(|source| self.records.get_mut(usize::from(*source)))
+            {
                 *count += 1;
             }
             match decode::event(&record) {
@@ -285,7 +288,6 @@ impl Capture {
         }
         sum
     }
-
 }
 
 /// Loads the kernel object's maps and values; no program yet.
@@ -299,7 +301,7 @@ fn load(kernel: &layout::Kernel, options: &Options) -> Result<Ebpf> {
         observer: std::process::id(),
         scope: if listed { ScopeKind::Listed } else { ScopeKind::Node } as u32,
         cgroups: u32::from(!options.scope.cgroups.is_empty()),
-        reserved: 0,
+        processes: u32::from(!options.scope.pids.is_empty()),
     };
     allow_locked_memory();
     EbpfLoader::new()

@@ -11,6 +11,9 @@ use super::stream::{At, FlowId, LinkId};
 /// How long a response waits for the request that it answers, and an answer for its request.
 pub(crate) const CAUSE_WAIT: u64 = 1_000_000_000;
 
+/// How long a stream is idle before it gives back room, and how often such streams are looked for.
+const REST: u64 = 1_000_000_000;
+
 /// Bytes of responses that wait for their request on one connection.
 const MAX_WAITING_BYTES: usize = 1 << 20;
 
@@ -257,6 +260,12 @@ impl Pipeline {
         // Events up to ORDER_WAIT before `now` are through; time stands where they ended.
         let reached = Timestamp(now.0.saturating_sub(super::queue::ORDER_WAIT));
         self.now = self.now.max(reached);
+        if self.now >= self.rested.plus(REST) {
+            // Those active in the last round may be active in this one: they rest in the next.
+            let before = |time: Timestamp| Timestamp(time.0.saturating_sub(REST));
+            self.streams.rest(before(self.rested), before(self.now));
+            self.rested = self.now;
+        }
         self.wake();
         self.give_up_early();
         while let Some((due, slot)) = self.matcher.pop_due(self.now) {

@@ -54,6 +54,10 @@ impl Marks {
         if self.marks.back().is_some_and(|last| mark.end <= last.end) {
             return;
         }
+        // One call a message is the rule.
+        if self.marks.capacity() == 0 {
+            self.marks.reserve_exact(1);
+        }
         self.marks.push_back(mark);
         if self.marks.len() > MAX_MARKS
             && let Some(melted) = self.marks.remove(1)
@@ -66,6 +70,11 @@ impl Marks {
     pub(crate) fn covering(&self, position: u64) -> Option<&Mark> {
         let mark = self.marks.iter().find(|mark| mark.end > position)?;
         (mark.start <= position).then_some(mark)
+    }
+
+    /// Gives back the room of forgotten calls.
+    pub(crate) fn rest(&mut self) {
+        self.marks.shrink_to_fit();
     }
 
     /// Forgets calls that moved nothing at or after `position`.

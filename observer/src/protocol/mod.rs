@@ -96,6 +96,8 @@ pub struct Pipeline {
     early: VecDeque<Early>,
     /// Streams that something waits on which only time brings: a hole, a response before its request.
     restless: Vec<LinkId>,
+    /// When idle streams were last made to give back room.
+    rested: Timestamp,
     evictions: Evictions,
     /// Requests let in so far: each is named by its number.
     requests: u64,
@@ -128,6 +130,7 @@ impl Pipeline {
             refused: Vec::new(),
             early: VecDeque::new(),
             restless: Vec::new(),
+            rested: Timestamp(0),
             evictions: Evictions::default(),
             requests: 0,
             outputs: VecDeque::new(),

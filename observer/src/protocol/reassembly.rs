@@ -158,6 +158,10 @@ impl Assembler {
         if let Chunk::Bytes { bytes, .. } = &chunk {
             self.held_bytes += bytes.len();
         }
+        // One piece at a time is the rule.
+        if self.held.capacity() == 0 {
+            self.held.reserve_exact(1);
+        }
         let at = self.held.partition_point(|(_, other)| other.start() <= chunk.start());
         self.held.insert(at, (now, chunk));
     }
@@ -242,6 +246,12 @@ impl Assembler {
         self.announced
             .back()
             .is_some_and(|(_, end)| self.next.is_some_and(|next| *end > next))
+    }
+
+    /// Gives back the room of what has gone through.
+    pub(crate) fn rest(&mut self) {
+        self.held.shrink_to_fit();
+        self.announced.shrink_to_fit();
     }
 
     /// Bytes held behind a hole.
@@ -396,7 +406,10 @@ mod tests {
         assert!(assembler.pop(Timestamp(0), 100).is_some());
         assert_eq!(assembler.pop(Timestamp(HOLE_PATIENCE), 100), None);
         assembler.close();
-        assert!(matches!(assembler.pop(Timestamp(HOLE_PATIENCE), 100), Some(Chunk::Gap { length: 10, .. })));
+        assert!(matches!(
+            assembler.pop(Timestamp(HOLE_PATIENCE), 100),
+            Some(Chunk::Gap { length: 10, .. })
+        ));
     }
 
     #[test]

@@ -31,7 +31,8 @@ pub(crate) fn run(args: RunArgs, place: Place) -> Result<ExitCode> {
     let (only, skip, list) = (args.only.clone(), args.skip.clone(), args.list);
     let lab = Arc::new(Lab::new(args, place)?);
     let wanted = |name: &str| {
-        (only.is_empty() || only.iter().any(|part| name.contains(part))) && !skip.iter().any(|part| !part.is_empty() && name.contains(part))
+        (only.is_empty() || only.iter().any(|part| name.contains(part)))
+            && !skip.iter().any(|part| !part.is_empty() && name.contains(part))
     };
     let mut trials = pairs::trials(&lab, wanted);
     for (name, test) in [

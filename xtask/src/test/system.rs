@@ -25,7 +25,8 @@ const WHOLE: &str = "6.12";
 
 /// What takes minutes each under emulation, since it starts SDKs by the dozen or moves megabytes: left out of guests unless a filter
 /// names it. Every one of these is run natively.
-const HEAVY: &str = "load::50,load::results,load::a call,lives::a client,lives::a server,lives::the observer,lives::a thousand";
+const HEAVY: &str =
+    "load::50,load::results,load::a call,lives::a client,lives::a server,lives::the observer,lives::a thousand";
 
 /// The kernel on which the syscall backend is tried too: the oldest, whose verifier is the strictest.
 const SYSCALL: &str = "5.10";
@@ -197,7 +198,11 @@ mod tests {
             let on_it = |share: &&Share| share.kernel == kernel && share.backend == "function";
             assert_eq!(shares.iter().filter(on_it).count(), 1, "{kernel}");
         }
-        assert!(shares.iter().any(|share| share.pairs == "each" && share.tests.is_empty()));
+        assert!(
+            shares
+                .iter()
+                .any(|share| share.pairs == "each" && share.tests.is_empty())
+        );
         assert!(shares.iter().any(|share| share.backend == "syscall"));
     }
 

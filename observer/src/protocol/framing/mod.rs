@@ -215,6 +215,13 @@ impl Framer {
         }
     }
 
+    /// Gives back room where no message is begun.
+    pub(crate) fn rest(&mut self) {
+        if let Self::Http(http) = self {
+            http.rest();
+        }
+    }
+
     /// Bytes held of messages that are not complete.
     pub(crate) fn held_bytes(&self) -> usize {
         match self {

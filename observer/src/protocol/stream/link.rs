@@ -93,6 +93,15 @@ impl Flow {
         self.awaiting.insert(at, (end, slot));
     }
 
+    /// Gives back the room of what has gone through.
+    fn rest(&mut self) {
+        self.assembler.rest();
+        self.framer.rest();
+        self.written.rest();
+        self.read.rest();
+        self.awaiting.shrink_to_fit();
+    }
+
     /// Bytes held of this flow.
     pub(crate) fn held_bytes(&self) -> usize {
         self.assembler.held_bytes() + self.framer.held_bytes() + self.line.held_bytes
@@ -188,6 +197,14 @@ impl Link {
                 .assembler
                 .next()
                 .is_some_and(|next| position + u64::from(data.span) <= next)
+    }
+
+    /// Gives back room that is not in use: most streams are idle most of the time.
+    pub(super) fn rest(&mut self) {
+        self.flows.iter_mut().for_each(Flow::rest);
+        if let Some(http) = &mut self.http {
+            http.rest();
+        }
     }
 
     /// Both ends, or the pipe, are over.

@@ -271,6 +271,14 @@ impl Streams {
         Some(link)
     }
 
+    /// Lets streams rest that were last active in `from .. to`.
+    pub(crate) fn rest(&mut self, from: Timestamp, to: Timestamp) {
+        let links = self.links.iter_mut().filter_map(|(_, link)| link.as_deref_mut());
+        links
+            .filter(|link| from <= link.active && link.active < to)
+            .for_each(Link::rest);
+    }
+
     pub(crate) const fn len(&self) -> usize {
         self.live
     }

@@ -82,6 +82,11 @@ impl HttpTalk {
         }
     }
 
+    /// Gives back the room of exchanges that are over.
+    pub(crate) fn rest(&mut self) {
+        self.exchanges.shrink_to_fit();
+    }
+
     /// Whether a response may be read: the request that it answers is known.
     pub(crate) fn expects_response(&self) -> bool {
         !self.exchanges.is_empty()
@@ -157,6 +162,8 @@ impl Pipeline {
         };
         let proves = head.proves_mcp || known;
         let rearmed = head.verb == Verb::Post;
+        // One at a time is the rule: room for four would be most of what an idle connection holds.
+        talk.exchanges.reserve_exact(1);
         talk.exchanges.push_back(Exchange {
             number,
             request: head,

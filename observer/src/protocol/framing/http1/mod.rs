@@ -93,6 +93,16 @@ impl HttpFramer {
         }
     }
 
+    /// Gives back room where no message is begun.
+    pub(super) fn rest(&mut self) {
+        if self.input.is_empty() {
+            self.input = Bytes::new();
+        }
+        if self.partial.is_empty() {
+            self.partial = BytesMut::new();
+        }
+    }
+
     pub(crate) fn feed(&mut self, chunk: Chunk) {
         match chunk {
             Chunk::Bytes { start, bytes, fresh } => {
