@@ -9,10 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use aya::programs::{FEntry, FExit, Program as KernelProgram, RawTracePoint};
-use aya::{Btf, Ebpf, EbpfLoader};
 use clap::Args;
 
+use super::attached::{Attached, empty_programs};
 use super::report::{Figure, Report, Target, median};
 use crate::clock::{process_cpu_ns, wait_until};
 use crate::lab::Lab;
@@ -27,14 +26,6 @@ const COST: f64 = 1.3;
 
 /// What a client of Redis sends: text, and nothing of JSON.
 const MESSAGE: &[u8] = b"*3\r\n$3\r\nSET\r\n$8\r\nkey:0001\r\n$24\r\nabcdefghijklmnopqrstuvwx\r\n";
-
-/// What is attached while a run goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Attached {
-    Nothing,
-    Empty,
-    Observer,
-}
 
 /// What one run showed.
 struct Run {
@@ -54,10 +45,7 @@ pub(super) fn measure(lab: &Arc<Lab>, object: &Path, rounds: u32, report: &mut R
     for (case, traffic) in kinds {
         let mut runs: [Vec<Run>; 3] = Default::default();
         for round in 0..rounds as usize {
-            let order = [Attached::Nothing, Attached::Empty, Attached::Observer];
-            // Each is first, second and third in turn.
-            for place in 0..order.len() {
-                let attached = order[(place + round) % order.len()];
+            for attached in Attached::in_turn(round) {
                 runs[attached as usize].push(run(lab, object, attached, traffic)?);
             }
         }
@@ -82,49 +70,6 @@ fn run(lab: &Arc<Lab>, object: &Path, attached: Attached, traffic: Traffic) -> R
         observer.stop()?;
     }
     Ok(done)
-}
-
-/// The backend's hooks that this traffic passes, with nothing behind them.
-fn empty_programs(object: &Path, backend: &str) -> Result<Vec<Ebpf>> {
-    if backend == "syscall" {
-        let mut ebpf = kernel_object(object)?;
-        let program: &mut RawTracePoint = program(&mut ebpf, "baseline_tracepoint")?.try_into()?;
-        program.load()?;
-        for hook in ["sys_enter", "sys_exit"] {
-            program.attach(hook)?;
-        }
-        return Ok(vec![ebpf]);
-    }
-    let btf = Btf::from_sys_fs()?;
-    // A program is loaded for one function: each function takes the object anew.
-    let on_function = |function: &&str| {
-        let mut ebpf = kernel_object(object)?;
-        let entry: &mut FEntry = program(&mut ebpf, "baseline_entry")?.try_into()?;
-        entry.load(function, &btf)?;
-        entry.attach()?;
-        let back: &mut FExit = program(&mut ebpf, "baseline_return")?.try_into()?;
-        back.load(function, &btf)?;
-        back.attach()?;
-        anyhow::Ok(ebpf)
-    };
-    ["tcp_sendmsg", "tcp_recvmsg"].iter().map(on_function).collect()
-}
-
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut KernelProgram> {
-    ebpf.program_mut(name)
-        .with_context(|| format!("the kernel object has no program {name}"))
-}
-
-fn kernel_object(object: &Path) -> Result<Ebpf> {
-    EbpfLoader::new()
-        .map_max_entries("RING", 4096)
-        .load_file(object)
-        .with_context(|| {
-            format!(
-                "{} cannot be loaded: name the kernel object with --object",
-                object.display()
-            )
-        })
 }
 
 fn tell(case: &str, runs: &[Vec<Run>; 3], report: &mut Report) {

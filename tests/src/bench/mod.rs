@@ -3,6 +3,7 @@
 //! Never part of the tests: a figure is a fact about a machine at a time. Runs without and with the observer alternate, so that
 //! what else the machine does falls on both; what is reported is the median of at least five of each.
 
+mod attached;
 mod bystander;
 mod flood;
 mod generator;
@@ -72,7 +73,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
     let mut report = Report::begin(&lab);
     let wanted = |what| args.what.is_empty() || args.what.contains(&what);
     if wanted(What::Sdk) {
-        sdk::measure(&lab, args.rounds, &mut report)?;
+        sdk::measure(&lab, &args.object, args.rounds, &mut report)?;
     }
     if wanted(What::Bystander) {
         bystander::measure(&lab, &args.object, args.rounds, &mut report)?;

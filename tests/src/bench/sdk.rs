@@ -1,10 +1,12 @@
 //! Real SDK clients calling real SDK servers: calls a second, how long a call takes, and how close the observer comes to that.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 
+use super::attached::{Attached, empty_programs};
 use super::report::{Figure, Report, Target, median, quantile};
 use crate::compare::id_text;
 use crate::lab::Lab;
@@ -43,47 +45,35 @@ struct Closeness {
 }
 
 /// Measures every case.
-pub(super) fn measure(lab: &Arc<Lab>, rounds: u32, report: &mut Report) -> Result<()> {
+pub(super) fn measure(lab: &Arc<Lab>, object: &Path, rounds: u32, report: &mut Report) -> Result<()> {
     for (client, server, transport, calls) in CASES {
         let pair = Pair::new(client, server, transport);
         let case = format!("sdk {} {}", pair.client.name(), transport.name());
-        let (mut without, mut with) = (Vec::new(), Vec::new());
+        let mut runs: [Vec<Run>; 3] = Default::default();
         // A first run fills the caches of files and is not counted.
-        run(lab, pair, calls / 10, Watched::No)?;
-        for round in 0..rounds {
-            // Whoever goes first goes second the next time.
-            for watched in if round % 2 == 0 {
-                [Watched::No, Watched::Yes]
-            } else {
-                [Watched::Yes, Watched::No]
-            } {
-                let done = run(lab, pair, calls, watched)?;
-                if watched == Watched::Yes {
-                    &mut with
-                } else {
-                    &mut without
-                }
-                .push(done);
+        run(lab, object, pair, calls / 10, Attached::Nothing)?;
+        for round in 0..rounds as usize {
+            for attached in Attached::in_turn(round) {
+                runs[attached as usize].push(run(lab, object, pair, calls, attached)?);
             }
         }
-        tell(&case, &without, &with, report);
+        tell(&case, &runs, report);
     }
     Ok(())
 }
 
-/// Whether the observer watches a run.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Watched {
-    Yes,
-    No,
-}
-
 #[allow(clippy::cast_precision_loss, reason = "a number of calls")]
-fn run(lab: &Arc<Lab>, pair: Pair, calls: usize, watched: Watched) -> Result<Run> {
+fn run(lab: &Arc<Lab>, object: &Path, pair: Pair, calls: usize, attached: Attached) -> Result<Run> {
     let stage = Stage::new(lab, "bench")?;
-    let observer = (watched == Watched::Yes).then(|| stage.observe(&[])).transpose()?;
+    let empty = (attached == Attached::Empty)
+        .then(|| empty_programs(object, &lab.backend))
+        .transpose()?;
+    let observer = (attached == Attached::Observer)
+        .then(|| stage.observe(&[]))
+        .transpose()?;
     let mut running = stage.start(pair, "calls", calls)?;
     running.client.finish(lab.limit(180))?;
+    drop(empty);
     let truth = Truth::read(&running.truth)?;
     let taken = durations(&truth);
     ensure!(taken.len() >= calls, "{} of {calls} calls were answered", taken.len());
@@ -97,9 +87,12 @@ fn run(lab: &Arc<Lab>, pair: Pair, calls: usize, watched: Watched) -> Result<Run
     })
 }
 
-fn tell(case: &str, without: &[Run], with: &[Run], report: &mut Report) {
+fn tell(case: &str, [without, empty, with]: &[Vec<Run>; 3], report: &mut Report) {
     let all = |runs: &[Run], of: fn(&Run) -> f64| runs.iter().map(of).collect::<Vec<f64>>();
-    let pair = |what, unit, of| Figure::pair(case, what, unit, &all(without, of), &all(with, of));
+    let pair = |what, unit, of| Figure {
+        empty: Some(median(&all(empty, of))),
+        ..Figure::pair(case, what, unit, &all(without, of), &all(with, of))
+    };
     report.add(pair("throughput", "calls/s", |run| run.rate).with_target(Target::AtLeast(0.98)));
     report.add(pair("p50", "ms", |run| run.p50));
     report.add(pair("p99", "ms", |run| run.p99));

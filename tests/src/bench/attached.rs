@@ -1,0 +1,67 @@
+//! What is attached while a benchmark runs: nothing, empty programs, or the observer.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use aya::programs::{FEntry, FExit, Program, RawTracePoint};
+use aya::{Btf, Ebpf, EbpfLoader};
+
+/// What is attached while a run goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attached {
+    Nothing,
+    Empty,
+    Observer,
+}
+
+impl Attached {
+    /// All three, in an order that makes each first, second and third in turn.
+    pub(super) fn in_turn(round: usize) -> [Self; 3] {
+        let mut order = [Self::Nothing, Self::Empty, Self::Observer];
+        order.rotate_left(round % 3);
+        order
+    }
+}
+
+/// The backend's hooks that traffic over TCP passes, with nothing behind them; the syscall backend's hooks are those of all traffic.
+pub(super) fn empty_programs(object: &Path, backend: &str) -> Result<Vec<Ebpf>> {
+    if backend == "syscall" {
+        let mut ebpf = kernel_object(object)?;
+        let program: &mut RawTracePoint = program(&mut ebpf, "baseline_tracepoint")?.try_into()?;
+        program.load()?;
+        for hook in ["sys_enter", "sys_exit"] {
+            program.attach(hook)?;
+        }
+        return Ok(vec![ebpf]);
+    }
+    let btf = Btf::from_sys_fs()?;
+    // A program is loaded for one function: each function takes the object anew.
+    let on_function = |function: &&str| {
+        let mut ebpf = kernel_object(object)?;
+        let entry: &mut FEntry = program(&mut ebpf, "baseline_entry")?.try_into()?;
+        entry.load(function, &btf)?;
+        entry.attach()?;
+        let back: &mut FExit = program(&mut ebpf, "baseline_return")?.try_into()?;
+        back.load(function, &btf)?;
+        back.attach()?;
+        anyhow::Ok(ebpf)
+    };
+    ["tcp_sendmsg", "tcp_recvmsg"].iter().map(on_function).collect()
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
+    ebpf.program_mut(name)
+        .with_context(|| format!("the kernel object has no program {name}"))
+}
+
+fn kernel_object(object: &Path) -> Result<Ebpf> {
+    EbpfLoader::new()
+        .map_max_entries("RING", 4096)
+        .load_file(object)
+        .with_context(|| {
+            format!(
+                "{} cannot be loaded: name the kernel object with --object",
+                object.display()
+            )
+        })
+}
