@@ -28,6 +28,9 @@ const WHOLE: &str = "6.12";
 const HEAVY: &str =
     "load::50,load::results,load::a call,lives::a client,lives::a server,lives::the observer,lives::a thousand";
 
+/// Modules of the guests' kernels that tests need: network namespaces are joined by a pair of these devices.
+const MODULES: [&str; 1] = ["veth"];
+
 /// The kernel on which the syscall backend is tried too: the oldest, whose verifier is the strictest.
 const SYSCALL: &str = "5.10";
 
@@ -153,6 +156,7 @@ fn run_in_guest(cache: &Cache, parts: &Parts, share: &Share) -> Result<Tally> {
         cpus: GUEST_CPUS,
         memory: GUEST_MEMORY,
         peers: Some(parts.peers.clone()),
+        modules: MODULES.map(str::to_owned).into(),
         ..Guest::new(kernel)
     };
     let job = Job {
