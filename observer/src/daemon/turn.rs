@@ -149,7 +149,7 @@ impl Loop {
             .map(|(reason, count)| (reason, count.events, count.bytes));
         let programs = self.capture.programs();
         let figures = |figure: fn(&ProgramFigures) -> Option<u64>| -> Vec<(String, u64)> {
-            let figure_of = |program| Some((ProgramFigures::clone(program).program, figure(program)?));
+            let figure_of = |program: &ProgramFigures| Some((program.program.clone(), figure(program)?));
             programs.iter().filter_map(figure_of).collect()
         };
         let dropped = (DropReason::SinkQueue, flow.sinks.dropped_lines(), 0);

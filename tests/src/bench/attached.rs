@@ -14,13 +14,18 @@ pub(super) enum Attached {
     Observer,
 }
 
-impl Attached {
-    /// All three, in an order that makes each first, second and third in turn.
-    pub(super) fn in_turn(round: usize) -> [Self; 3] {
-        let mut order = [Self::Nothing, Self::Empty, Self::Observer];
-        order.rotate_left(round % 3);
-        order
+/// What `run` shows in each of `rounds` with nothing, with empty programs and with the observer; each is first, second and third in
+/// turn.
+pub(super) fn alternate<T>(rounds: u32, mut run: impl FnMut(Attached) -> Result<T>) -> Result<[Vec<T>; 3]> {
+    let mut order = [Attached::Nothing, Attached::Empty, Attached::Observer];
+    let mut shown = [Vec::new(), Vec::new(), Vec::new()];
+    for _ in 0..rounds {
+        for attached in order {
+            shown[attached as usize].push(run(attached)?);
+        }
+        order.rotate_left(1);
     }
+    Ok(shown)
 }
 
 /// The backend's hooks that traffic over TCP passes, with nothing behind them; the syscall backend's hooks are those of all traffic.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use super::attached::{Attached, empty_programs};
+use super::attached::{Attached, alternate, empty_programs};
 use super::report::{Figure, Report, Target, median};
 use crate::clock::{process_cpu_ns, wait_until};
 use crate::lab::Lab;
@@ -43,12 +43,7 @@ pub(super) fn measure(lab: &Arc<Lab>, object: &Path, rounds: u32, report: &mut R
         kinds.push(("bystander redis", redis));
     }
     for (case, traffic) in kinds {
-        let mut runs: [Vec<Run>; 3] = Default::default();
-        for round in 0..rounds as usize {
-            for attached in Attached::in_turn(round) {
-                runs[attached as usize].push(run(lab, object, attached, traffic)?);
-            }
-        }
+        let runs = alternate(rounds, |attached| run(lab, object, attached, traffic))?;
         tell(case, &runs, report);
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 
-use super::attached::{Attached, empty_programs};
+use super::attached::{Attached, alternate, empty_programs};
 use super::report::{Figure, Report, Target, median, quantile};
 use crate::compare::id_text;
 use crate::lab::Lab;
@@ -49,14 +49,9 @@ pub(super) fn measure(lab: &Arc<Lab>, object: &Path, rounds: u32, report: &mut R
     for (client, server, transport, calls) in CASES {
         let pair = Pair::new(client, server, transport);
         let case = format!("sdk {} {}", pair.client.name(), transport.name());
-        let mut runs: [Vec<Run>; 3] = Default::default();
         // A first run fills the caches of files and is not counted.
         run(lab, object, pair, calls / 10, Attached::Nothing)?;
-        for round in 0..rounds as usize {
-            for attached in Attached::in_turn(round) {
-                runs[attached as usize].push(run(lab, object, pair, calls, attached)?);
-            }
-        }
+        let runs = alternate(rounds, |attached| run(lab, object, pair, calls, attached))?;
         tell(&case, &runs, report);
     }
     Ok(())
