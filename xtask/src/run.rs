@@ -10,7 +10,7 @@ use crate::{build, node};
 /// What the daemon is told.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Arguments of `mcp-observer`; `run` when there are none.
+    /// Arguments of `mcp-observer`; those of its `run` where no command is named.
     #[arg(last = true)]
     arguments: Vec<String>,
 }
@@ -19,10 +19,10 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     let program = build::daemon(&Cache::open()?)?;
     node::prepare()?;
-    let arguments = if options.arguments.is_empty() {
-        vec!["run".to_owned()]
-    } else {
-        options.arguments.clone()
-    };
+    let mut arguments = options.arguments.clone();
+    // Options alone are those of `run`.
+    if arguments.first().is_none_or(|first| first.starts_with('-')) {
+        arguments.insert(0, "run".to_owned());
+    }
     Err(node::daemon(&program, &arguments).exec()).context("could not start the daemon")
 }
