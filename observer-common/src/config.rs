@@ -30,8 +30,10 @@ pub struct Layout {
     pub signal_group_exit_code: u32,
     /// `files_struct.fdt`.
     pub files_fdt: u32,
-    /// `fdtable.max_fds`; `fdtable.fd` follows it.
+    /// `fdtable.max_fds`.
     pub fdtable_max_fds: u32,
+    /// `fdtable.fd`.
+    pub fdtable_files: u32,
     /// `file.f_inode`.
     pub file_inode: u32,
     /// `file.private_data`.
@@ -174,7 +176,7 @@ pub struct Settings {
     pub processes: u32,
 }
 
-const _: () = assert!(size_of::<Layout>() == 68 * 4 && size_of::<Settings>() == 16);
+const _: () = assert!(size_of::<Layout>() == 69 * 4 && size_of::<Settings>() == 16);
 
 #[cfg(feature = "user")]
 // SAFETY: `repr(C)`, `u32` fields only, no padding, every bit pattern valid.

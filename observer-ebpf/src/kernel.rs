@@ -3,9 +3,12 @@
 use core::{
     ffi::c_void,
     mem::{MaybeUninit, size_of},
+    ptr::read_volatile,
 };
 
-use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_probe_read_user,
+};
 use observer_common::config::{Layout, Settings};
 
 /// Offsets of kernel fields. Read through [`offset!`] only: the compiler must not take the zeros for granted.
@@ -30,7 +33,7 @@ const fn zeroed_layout() -> Layout {
 #[inline(always)]
 pub fn constant(place: *const u32) -> u64 {
     // SAFETY: callers name a live static.
-    unsafe { core::ptr::read_volatile(place) }.into()
+    unsafe { read_volatile(place) }.into()
 }
 
 /// Reads a value that the daemon has set.
@@ -77,5 +80,46 @@ pub fn read_user<T: Copy>(address: u64) -> Option<T> {
             address as *const c_void,
         );
         if failed == 0 { Some(value.assume_init()) } else { None }
+    }
+}
+
+/// How a program gets at the registers and the task of the current system call.
+pub trait Access {
+    /// Address of the current `struct task_struct`.
+    fn task() -> u64;
+    /// Reads an integer at an address that was come to from a typed pointer by this access alone; 0 where there is nothing.
+    fn load<T: Copy>(address: u64) -> T;
+}
+
+/// By a helper call for each value, which every program may make.
+pub struct Probed;
+
+impl Access for Probed {
+    #[inline(always)]
+    fn task() -> u64 {
+        // SAFETY: the helper has no arguments and always succeeds.
+        unsafe { bpf_get_current_task() }
+    }
+
+    #[inline(always)]
+    fn load<T: Copy>(address: u64) -> T {
+        read(address)
+    }
+}
+
+/// By plain loads, which the verifier checks against the kernel's types: programs on typed tracepoints, 5.11 and later.
+pub struct Typed;
+
+impl Access for Typed {
+    #[inline(always)]
+    fn task() -> u64 {
+        // SAFETY: the helper has no arguments and always succeeds.
+        unsafe { bpf_get_current_task_btf() as u64 }
+    }
+
+    #[inline(always)]
+    fn load<T: Copy>(address: u64) -> T {
+        // SAFETY: the verifier takes only loads of a field; one that faults gives 0.
+        unsafe { read_volatile(address as *const T) }
     }
 }

@@ -2,15 +2,20 @@
 //!
 //! | hook | kernels | records |
 //! |---|---|---|
-//! | raw tracepoint `sys_enter` | all | Opened; Closed, of a pipe or unix socket whose last descriptor is closed |
-//! | raw tracepoint `sys_exit` | all | Data |
+//! | tracepoint `sys_enter` | all | Opened; Closed, of a pipe or unix socket whose last descriptor is closed |
+//! | tracepoint `sys_exit` | all | Data |
 //! | raw tracepoint `inet_sock_set_state` | all | Closed, of TCP |
+//!
+//! Typed tracepoints from 5.11, raw ones before: half of what there is to read on the way from a descriptor to its file is then a
+//! load instead of a helper call, and a system call that moves no bytes costs next to nothing.
 //!
 //! A descriptor leads to the kernel object: task → files → table → file → pipe, or socket → sock. Not seen: io_uring, splice,
 //! sendfile, and calls of 32-bit programs, which are counted.
 
-use aya_ebpf::helpers::generated::bpf_get_current_task;
-use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_ebpf::{
+    macros::{btf_tracepoint, raw_tracepoint},
+    programs::{BtfTracePointContext, RawTracePointContext},
+};
 use observer_common::{
     config::ABSENT,
     drops::DropReason,
@@ -21,7 +26,7 @@ use observer_common::{
 use crate::{
     call::{self, Call, IGNORED, VECTOR_IN_USER},
     emit,
-    kernel::{offset, read, read_user},
+    kernel::{Access, Probed, Typed, offset, read, read_user},
     maps::STREAMS,
     pipe, scope,
     stream::{self, Stream},
@@ -84,27 +89,26 @@ enum Flags {
 #[cfg(not(bpf_target_arch = "aarch64"))]
 mod arch {
     //! x86-64: `arch/x86/include/uapi/asm/ptrace.h`, `arch/x86/entry/syscalls/syscall_64.tbl`.
-    use super::{Direction, Flags, Shape, read};
+    use super::{Access, Direction, Flags, Shape};
 
     pub(super) const CLOSE: u64 = 3;
 
     /// The first three arguments.
     #[inline(always)]
-    pub(super) fn arguments(regs: u64) -> [u64; 3] {
-        // dx si di
-        let [third, second, first]: [u64; 3] = read(regs + 96);
-        [first, second, third]
+    pub(super) fn arguments<A: Access>(regs: u64) -> [u64; 3] {
+        // di si dx
+        [A::load(regs + 112), A::load(regs + 104), A::load(regs + 96)]
     }
 
     #[inline(always)]
-    pub(super) fn fourth_argument(regs: u64) -> u64 {
+    pub(super) fn fourth_argument<A: Access>(regs: u64) -> u64 {
         // r10
-        read(regs + 56)
+        A::load(regs + 56)
     }
 
     #[inline(always)]
-    pub(super) fn number(regs: u64) -> u64 {
-        read(regs + 120)
+    pub(super) fn number<A: Access>(regs: u64) -> u64 {
+        A::load(regs + 120)
     }
 
     /// What a system call does with bytes, and where its flags are if they may make it move none.
@@ -129,26 +133,25 @@ mod arch {
 #[cfg(bpf_target_arch = "aarch64")]
 mod arch {
     //! arm64: `arch/arm64/include/asm/ptrace.h`, `include/uapi/asm-generic/unistd.h`.
-    use super::{Direction, Flags, Shape, read};
+    use super::{Access, Direction, Flags, Shape};
 
     pub(super) const CLOSE: u64 = 57;
 
     /// The first three arguments.
     #[inline(always)]
-    pub(super) fn arguments(regs: u64) -> [u64; 3] {
+    pub(super) fn arguments<A: Access>(regs: u64) -> [u64; 3] {
         // The result takes the first one's register; `orig_x0` keeps it.
-        let [second, third]: [u64; 2] = read(regs + 8);
-        [read(regs + 272), second, third]
+        [A::load(regs + 272), A::load(regs + 8), A::load(regs + 16)]
     }
 
     #[inline(always)]
-    pub(super) fn fourth_argument(regs: u64) -> u64 {
-        read(regs + 24)
+    pub(super) fn fourth_argument<A: Access>(regs: u64) -> u64 {
+        A::load(regs + 24)
     }
 
     #[inline(always)]
-    pub(super) fn number(regs: u64) -> u64 {
-        u64::from(read::<u32>(regs + 280))
+    pub(super) fn number<A: Access>(regs: u64) -> u64 {
+        u64::from(A::load::<u32>(regs + 280))
     }
 
     /// What a system call does with bytes, and where its flags are if they may make it move none.
@@ -171,34 +174,27 @@ mod arch {
 }
 
 // TP_PROTO(struct pt_regs *regs, long id)
-#[raw_tracepoint(tracepoint = "sys_enter")]
-pub fn syscall_entry(ctx: RawTracePointContext) -> i32 {
-    let (regs, number): (u64, u64) = (ctx.arg(0), ctx.arg(1));
-    if number == arch::CLOSE {
-        closing(regs);
-    } else if arch::classify(number).is_some() && scope::watches_current() {
-        if compat() {
-            emit::count(DropReason::Compat, 0);
-        } else if let Err(reason) = entered(regs, number, 0) {
-            emit::count(reason, 0);
-        }
-    }
-    0
+#[btf_tracepoint(function = "sys_enter")]
+pub fn syscall_entry(ctx: BtfTracePointContext) -> i32 {
+    begins::<Typed>(ctx.arg(0), ctx.arg(1))
 }
 
 // TP_PROTO(struct pt_regs *regs, long ret)
+#[btf_tracepoint(function = "sys_exit")]
+pub fn syscall_return(ctx: BtfTracePointContext) -> i32 {
+    returns::<Typed>(ctx.arg(0), ctx.arg(1))
+}
+
+// As above.
+#[raw_tracepoint(tracepoint = "sys_enter")]
+pub fn syscall_entry_untyped(ctx: RawTracePointContext) -> i32 {
+    begins::<Probed>(ctx.arg(0), ctx.arg(1))
+}
+
+// As above.
 #[raw_tracepoint(tracepoint = "sys_exit")]
-pub fn syscall_return(ctx: RawTracePointContext) -> i32 {
-    let (regs, result): (u64, i64) = (ctx.arg(0), ctx.arg(1));
-    let mut call = call::entry();
-    if call.is_none() {
-        begun_before_us(regs, result);
-        call = call::entry();
-    }
-    if let Some(call) = call {
-        returned(call, result);
-    }
-    0
+pub fn syscall_return_untyped(ctx: RawTracePointContext) -> i32 {
+    returns::<Probed>(ctx.arg(0), ctx.arg(1))
 }
 
 // TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)
@@ -211,32 +207,55 @@ pub fn tcp_state(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// A 32-bit system call: its number means another call.
 #[inline(always)]
-fn compat() -> bool {
-    let field = offset!(task_status);
-    // SAFETY: the helper has no arguments and always succeeds.
-    field != u64::from(ABSENT) && read::<u32>(unsafe { bpf_get_current_task() } + field) & TS_COMPAT != 0
+fn begins<A: Access>(regs: u64, number: u64) -> i32 {
+    if number == arch::CLOSE {
+        closing::<A>(regs);
+    } else if arch::classify(number).is_some() && scope::watches_current() {
+        if compat::<A>() {
+            emit::count(DropReason::Compat, 0);
+        } else if let Err(reason) = entered::<A>(regs, number) {
+            emit::count(reason, 0);
+        }
+    }
+    0
 }
 
-/// The first fields of `struct fdtable`, which the daemon has found to lie so.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Table {
-    size: u32,
-    padding: u32,
-    files: u64,
+#[inline(always)]
+fn returns<A: Access>(regs: u64, result: i64) -> i32 {
+    let number = arch::number::<A>(regs);
+    if arch::classify(number).is_none() {
+        return 0;
+    }
+    let mut call = call::entry();
+    if call.is_none() && result > 0 && scope::watches_current() && !compat::<A>() {
+        if let Some([descriptor, address, count]) = moving::<A>(regs, number) {
+            begun_before_us(number, file::<A>(descriptor), address, count, result as u64);
+        }
+        call = call::entry();
+    }
+    if let Some(call) = call {
+        returned(call, result);
+    }
+    0
+}
+
+/// A 32-bit system call: its number means another call.
+#[inline(always)]
+fn compat<A: Access>() -> bool {
+    let field = offset!(task_status);
+    field != u64::from(ABSENT) && A::load::<u32>(A::task() + field) & TS_COMPAT != 0
 }
 
 /// The file behind a descriptor of the current process; 0 when there is none.
 #[inline(always)]
-fn file(descriptor: u64) -> u64 {
-    // SAFETY: the helper has no arguments and always succeeds.
-    let files: u64 = read(unsafe { bpf_get_current_task() } + offset!(task_files));
-    let table: Table = read(read::<u64>(files + offset!(files_fdt)) + offset!(fdtable_max_fds));
+fn file<A: Access>(descriptor: u64) -> u64 {
+    let files: u64 = A::load(A::task() + offset!(task_files));
+    let table: u64 = A::load(files + offset!(files_fdt));
+    let size: u32 = A::load(table + offset!(fdtable_max_fds));
     let descriptor = descriptor as u32;
-    if descriptor < table.size {
-        read(table.files + 8 * u64::from(descriptor))
+    if descriptor < size {
+        read(A::load::<u64>(table + offset!(fdtable_files)) + 8 * u64::from(descriptor))
     } else {
         0
     }
@@ -274,8 +293,8 @@ fn object(file: u64) -> Option<Object> {
             known: stream::known(address, number),
         });
     }
-    let socket: u64 = read(file + offset!(file_private_data));
-    let address: u64 = read(socket + offset!(socket_sk));
+    // An inode of a socket and its `struct socket` are one `struct socket_alloc`.
+    let address: u64 = read(inode - offset!(socket_inode) + offset!(socket_sk));
     let known = stream::known(address, number);
     let source = match known {
         // SAFETY: a live map value.
@@ -352,25 +371,31 @@ extern "C" fn bytes_asked_for(vector: u64, segments: u64) -> u64 {
     sum
 }
 
-/// Lets the system call `number` begin that the registers at `regs` tell of. `moved`: what it has moved already, where it was not
-/// seen to begin.
+/// The first three arguments of the system call `number`; `None` where its flags make it move none.
 #[inline(always)]
-fn entered(regs: u64, number: u64, moved: u64) -> Result<(), DropReason> {
-    let Some((shape, direction, flags)) = arch::classify(number) else {
-        return Ok(());
-    };
-    let [descriptor, address, count] = arch::arguments(regs);
-    let flags = match flags {
+fn moving<A: Access>(regs: u64, number: u64) -> Option<[u64; 3]> {
+    let arguments = arch::arguments::<A>(regs);
+    let flags = match arch::classify(number)?.2 {
         Flags::None => 0,
-        Flags::Third => count,
-        Flags::Fourth => arch::fourth_argument(regs),
+        Flags::Third => arguments[2],
+        Flags::Fourth => arch::fourth_argument::<A>(regs),
     };
-    let object = if flags as u32 & tcp::IGNORED_FLAGS == 0 {
-        object(file(descriptor))
-    } else {
-        None
-    };
-    let Some(object) = object else {
+    (flags as u32 & tcp::IGNORED_FLAGS == 0).then_some(arguments)
+}
+
+#[inline(always)]
+fn entered<A: Access>(regs: u64, number: u64) -> Result<(), DropReason> {
+    match moving::<A>(regs, number) {
+        Some([descriptor, address, count]) => begin(number, file::<A>(descriptor), address, count, 0),
+        None => call::idle().map(|_| ()),
+    }
+}
+
+/// Lets the system call `number` on `file` begin, with its second and third argument. `moved`: what it has moved already, where it
+/// was not seen to begin.
+#[inline(always)]
+fn begin(number: u64, file: u64, address: u64, count: u64, moved: u64) -> Result<(), DropReason> {
+    let (Some((shape, direction, _)), Some(object)) = (arch::classify(number), object(file)) else {
         return call::idle().map(|_| ());
     };
     if object.known.is_some_and(stream::is_muted) {
@@ -390,6 +415,15 @@ fn entered(regs: u64, number: u64, moved: u64) -> Result<(), DropReason> {
             _ => tcp::begin(call, object.known, object.number),
         }
     }
+}
+
+/// The first return of a thread whose entry was not seen: it was in this call when the observer came. The registers still hold
+/// the arguments. A function of its own, since the verifier then looks at it once.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn begun_before_us(number: u64, file: u64, address: u64, count: u64, moved: u64) -> u64 {
+    let _ = begin(number, file, address, count, moved);
+    0
 }
 
 #[inline(always)]
@@ -420,17 +454,6 @@ fn returned(call: *mut Call, result: i64) {
     }
 }
 
-/// The first return of a thread whose entry was not seen: it was in this call when the observer came. The registers still hold
-/// the arguments. A function of its own, since the verifier then looks at it once.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn begun_before_us(regs: u64, result: i64) -> u64 {
-    if result > 0 && arch::classify(arch::number(regs)).is_some() && scope::watches_current() && !compat() {
-        let _ = entered(regs, arch::number(regs), result as u64);
-    }
-    0
-}
-
 /// Bytes of the first `count` messages of a `sendmmsg` or `recvmmsg`.
 #[inline(always)]
 unsafe fn sum(call: *mut Call, count: u64) -> i64 {
@@ -449,11 +472,11 @@ unsafe fn sum(call: *mut Call, count: u64) -> i64 {
 
 /// A descriptor is about to be closed: when it is its file's last reference, an end of the stream goes with it.
 #[inline(always)]
-fn closing(regs: u64) {
+fn closing<A: Access>(regs: u64) {
     if !scope::covers_current() {
         return;
     }
-    let file = file(arch::arguments(regs)[0]);
+    let file = file::<A>(arch::arguments::<A>(regs)[0]);
     let Some(object) = object(file) else {
         return;
     };

@@ -58,7 +58,7 @@ const FUNCTIONS: &[Function] = &[
     function("tcp_close_entry", &["tcp_close"]),
 ];
 
-/// Raw tracepoints of both backends: program, tracepoint.
+/// Tracepoints of both backends: program, tracepoint.
 const PROCESSES: &[(&str, &str)] = &[
     ("process_fork", "sched_process_fork"),
     ("process_exec", "sched_process_exec"),
@@ -67,12 +67,22 @@ const PROCESSES: &[(&str, &str)] = &[
     ("cgroup_removed", "cgroup_rmdir"),
 ];
 
-/// Raw tracepoints of the syscall backend.
+/// Tracepoints of the syscall backend.
 const SYSCALLS: &[(&str, &str)] = &[
     ("syscall_return", "sys_exit"),
     ("syscall_entry", "sys_enter"),
     ("tcp_state", "inet_sock_set_state"),
 ];
+
+/// The same where programs on typed tracepoints cannot get at the current task.
+const SYSCALLS_UNTYPED: &[(&str, &str)] = &[
+    ("syscall_return_untyped", "sys_exit"),
+    ("syscall_entry_untyped", "sys_enter"),
+    ("tcp_state", "inet_sock_set_state"),
+];
+
+/// The helper that gives programs on typed tracepoints the current task (5.11).
+const TYPED_TASK: &str = "bpf_get_current_task_btf";
 
 /// A symbol that kernels have whose trampolines may be taken away safely ("Fix fexit trampoline", 5.12, and the stable lines).
 const SAFE_TRAMPOLINES: &str = "__bpf_tramp_image_put_rcu";
@@ -111,7 +121,9 @@ pub(super) fn attach(ebpf: &mut Ebpf, kernel: &Kernel, choice: BackendChoice) ->
         },
     };
     let probes = with_processes(ebpf, Vec::new())?;
-    let probes = tracepoints(ebpf, SYSCALLS, probes).context("the syscall backend cannot work here")?;
+    let typed = kernel.arguments(TYPED_TASK).is_some();
+    let table = if typed { SYSCALLS } else { SYSCALLS_UNTYPED };
+    let probes = tracepoints(ebpf, table, probes).context("the syscall backend cannot work here")?;
     Ok((Backend::Syscall, refusal, probes))
 }
 
@@ -122,14 +134,20 @@ fn with_processes(ebpf: &mut Ebpf, probes: Vec<Probe>) -> Result<Vec<Probe>> {
 
 fn tracepoints(ebpf: &mut Ebpf, table: &[(&str, &str)], mut probes: Vec<Probe>) -> Result<Vec<Probe>> {
     for (program, tracepoint) in table {
-        let program: &mut RawTracePoint = find(ebpf, program)?.try_into()?;
-        program
-            .load()
-            .map_err(readable)
-            .with_context(|| format!("the kernel refuses a program on {tracepoint}"))?;
-        program
-            .attach(tracepoint)
-            .with_context(|| format!("the kernel refuses to attach to {tracepoint}"))?;
+        let refused = || format!("the kernel refuses a program on {tracepoint}");
+        let attached = match find(ebpf, program)? {
+            Program::BtfTracePoint(program) => {
+                let btf = Btf::from_sys_fs().context("the kernel's type information cannot be read")?;
+                program.load(tracepoint, &btf).map_err(readable).with_context(refused)?;
+                program.attach().map(|_| ())
+            }
+            program => {
+                let program: &mut RawTracePoint = program.try_into()?;
+                program.load().map_err(readable).with_context(refused)?;
+                program.attach(tracepoint).map(|_| ())
+            }
+        };
+        attached.with_context(|| format!("the kernel refuses to attach to {tracepoint}"))?;
         probes.push(Probe {
             name: (*tracepoint).to_owned(),
             failure: None,

@@ -146,9 +146,6 @@ impl Kernel {
         if need("sk_buff", "next")? != need("sk_buff_head", "next")? {
             bail!("this kernel's struct sk_buff_head is laid out in a way that this version does not know");
         }
-        if need("fdtable", "fd")? != need("fdtable", "max_fds")? + 8 {
-            bail!("this kernel's struct fdtable is laid out in a way that this version does not know");
-        }
         Ok(Layout {
             task_files: need("task_struct", "files")?,
             task_pid: need("task_struct", "pid")?,
@@ -160,6 +157,7 @@ impl Kernel {
             signal_group_exit_code: need("signal_struct", "group_exit_code")?,
             files_fdt: need("files_struct", "fdt")?,
             fdtable_max_fds: need("fdtable", "max_fds")?,
+            fdtable_files: need("fdtable", "fd")?,
             file_inode: need("file", "f_inode")?,
             file_private_data: need("file", "private_data")?,
             file_mode: need("file", "f_mode")?,
