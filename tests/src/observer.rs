@@ -138,6 +138,15 @@ impl Observer {
         Ok(told.map(str::to_owned).collect())
     }
 
+    /// What it says it did not see, to be told with a failure.
+    pub(crate) fn unseen(&self) -> String {
+        let told = ["mcp_observer_lost_total", "mcp_observer_skipped_runs_total"].map(|name| self.series(name));
+        match told.into_iter().collect::<Result<Vec<_>>>() {
+            Ok(lines) => format!("the observer counts as lost or skipped: [{}]", lines.concat().join("; ")),
+            Err(error) => format!("the observer's metrics cannot be had: {error:#}"),
+        }
+    }
+
     /// Bytes that it counts as lost, whatever the reason.
     pub(crate) fn lost_bytes(&self) -> Result<u64> {
         let (_, body) = self.get("/metrics")?;

@@ -170,9 +170,8 @@ impl Stage {
             expected.push((truth.pid, truth.calls.len()));
         }
         observer.reader().wait_for(&expected, limit)?;
-        let lost = observer.series("mcp_observer_lost_total")?.join("; ");
-        self.reckon(&observer.stop()?, accounts)
-            .with_context(|| format!("the observer counts as lost: [{lost}]"))
+        let unseen = observer.unseen();
+        self.reckon(&observer.stop()?, accounts).context(unseen)
     }
 
     /// Holds all records against all truths, adds the row to the matrix, and fails with a readable account of differences.

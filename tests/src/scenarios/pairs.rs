@@ -93,6 +93,7 @@ impl Shared {
         let state = self.done.wait_while(self.state(), |state| state.open > 0);
         let mut state = state.unwrap_or_else(std::sync::PoisonError::into_inner);
         let (stage, observer) = state.observer.take().context("the observer never started")?;
+        println!("{}", observer.unseen());
         let records = observer.stop()?;
         let differences = unclaimed(&records, &state.clients);
         let made = records.len() - differences.len().min(records.len());
@@ -128,5 +129,11 @@ fn run(lab: &Arc<Lab>, shared: &Shared, pair: Pair) -> Result<()> {
         findings.counts,
         findings.differences.is_empty(),
     )?;
-    agree(findings.counts, &findings.differences)
+    agree(findings.counts, &findings.differences).with_context(|| {
+        let state = shared.state();
+        match &state.observer {
+            Some((_, observer)) => observer.unseen(),
+            None => "the observer is gone".to_owned(),
+        }
+    })
 }
