@@ -139,9 +139,8 @@ extern "C" fn meet_pipe(object: u64, direction: u64, moved: u64) -> u64 {
     let Some(stream) = STREAMS.get_ptr_mut(&object) else {
         return 0;
     };
-    let unread = unread(object);
     // SAFETY: a live map value.
-    unsafe { totals::meet(stream, stream, direction, unread, moved) };
+    unsafe { totals::meet(stream, stream, direction, || unread(object), moved) };
     0
 }
 

@@ -3,6 +3,8 @@
 //! Both ends count alike as long as this holds: **written = read + unread**. It is made true when the second end moves its first
 //! bytes, since bytes may have passed between them before they came into sight.
 
+use core::ptr::read_volatile;
+
 use observer_common::stream::Direction;
 
 use crate::{
@@ -22,24 +24,27 @@ pub unsafe fn are_apart(stream: *mut Stream, direction: u64) -> bool {
     }
 }
 
-/// Makes the totals of a stream's ends meet when a process moves bytes in `direction`. `unread` bytes wait to be read; `moved` is
-/// what this call has moved already, where it was not seen to begin.
+/// Makes the totals of a stream's ends meet when a process moves bytes in `direction`. `unread` counts the bytes that wait to be
+/// read; `moved` is what this call has moved already, where it was not seen to begin.
 ///
-/// While a send is under way it is not known whether its bytes are among the unread: the reader then looks again later.
+/// While a send is under way, or was over while the unread were counted, it is not known whether its bytes are among them: the
+/// reader then looks again later.
 #[inline(always)]
-pub unsafe fn meet(writer: *mut Stream, reader: *mut Stream, direction: u64, unread: u64, moved: u64) {
+pub unsafe fn meet(writer: *mut Stream, reader: *mut Stream, direction: u64, unread: impl FnOnce() -> u64, moved: u64) {
     // SAFETY: the caller passes live map values.
     unsafe {
         if direction == Direction::Sent as u64 {
-            (*writer).sent = ((*reader).received + unread).saturating_sub(moved);
+            (*writer).sent = ((*reader).received + unread()).saturating_sub(moved);
             return;
         }
         if (*writer).flags & SENDER == 0 {
             return;
         }
-        let quiet = (*writer).promised == (*writer).sent;
+        let sent = read_volatile(&raw const (*writer).sent);
+        let unread = unread();
+        let quiet = read_volatile(&raw const (*writer).promised) == sent && read_volatile(&raw const (*writer).sent) == sent;
         if (*reader).flags & READER == 0 || quiet {
-            (*reader).received = (*writer).sent.saturating_sub(unread + moved);
+            (*reader).received = sent.saturating_sub(unread + moved);
         }
         if quiet {
             (*reader).flags &= !UNSETTLED;

@@ -151,9 +151,9 @@ extern "C" fn meet_unix(object: u64, direction: u64, moved: u64) -> u64 {
     // SAFETY: live map values.
     unsafe {
         if direction == Direction::Sent as u64 {
-            totals::meet(stream, peer, direction, unread(peer_object), moved);
+            totals::meet(stream, peer, direction, || unread(peer_object), moved);
         } else {
-            totals::meet(peer, stream, direction, unread(object), moved);
+            totals::meet(peer, stream, direction, || unread(object), moved);
         }
     }
     0
