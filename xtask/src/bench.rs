@@ -19,6 +19,9 @@ use crate::{build, node, peers, shell};
 /// Kernel of the guest.
 const KERNEL: &str = "6.12";
 
+/// Its memory in MiB.
+const MEMORY: u32 = 3072;
+
 /// Bound on the guest's measurements: an emulated instruction takes ten times as long as a real one.
 const GUEST_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
@@ -29,6 +32,8 @@ enum What {
     Core,
     /// SDK clients calling SDK servers.
     Sdk,
+    /// The same with the function backend, in instructions of an emulated machine.
+    SdkGuest,
     /// Traffic that is not MCP.
     Bystander,
     /// The same with the function backend, in instructions of an emulated machine.
@@ -61,7 +66,16 @@ impl What {
             Self::Bystander => Some("bystander"),
             Self::Flood => Some("flood"),
             Self::Memory => Some("memory"),
-            Self::Core | Self::BystanderGuest => None,
+            Self::Core | Self::SdkGuest | Self::BystanderGuest => None,
+        }
+    }
+
+    /// The same for what the driver measures in a guest, with further arguments.
+    fn of_driver_in_guest(self) -> Option<&'static str> {
+        match self {
+            Self::SdkGuest => Some("sdk --rounds 3 --fewer 20"),
+            Self::BystanderGuest => Some("bystander"),
+            Self::Core | Self::Sdk | Self::Bystander | Self::Flood | Self::Memory => None,
         }
     }
 }
@@ -72,12 +86,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if wanted(What::Core) {
         shell::stream(&mut shell::cargo(["bench", "--package", "observer"]))?;
     }
-    let driven: Vec<_> = What::value_variants()
-        .iter()
-        .filter(|what| wanted(**what))
-        .filter_map(|what| what.of_driver())
-        .collect();
-    if driven.is_empty() && !wanted(What::BystanderGuest) {
+    let chosen = |name: fn(What) -> Option<&'static str>| -> Vec<_> {
+        let all = What::value_variants().iter().copied();
+        all.filter(|what| wanted(*what)).filter_map(name).collect()
+    };
+    let (driven, in_guest) = (chosen(What::of_driver), chosen(What::of_driver_in_guest));
+    if driven.is_empty() && in_guest.is_empty() {
         return Ok(());
     }
     let bench = Bench::prepare(options)?;
@@ -85,8 +99,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if !driven.is_empty() {
         reports.push(bench.on_this_machine(&driven)?);
     }
-    if wanted(What::BystanderGuest) {
-        reports.push(bench.in_guest()?);
+    for what in in_guest {
+        reports.push(bench.in_guest(what)?);
     }
     if let Some(file) = &options.json {
         let text = serde_json::to_string_pretty(&json!({"reports": reports}))?;
@@ -138,9 +152,11 @@ impl<'a> Bench<'a> {
         read(&report)
     }
 
-    fn in_guest(&self) -> Result<Value> {
+    fn in_guest(&self, what: &str) -> Result<Value> {
         let guest = Guest {
             clock: Clock::Instructions,
+            memory: MEMORY,
+            peers: Some(self.peers.clone()),
             ..Guest::new(KERNEL)
         };
         let file = |path: &Path, name: &str| (path.to_owned(), format!("/job/{name}"));
@@ -152,8 +168,9 @@ impl<'a> Bench<'a> {
                 file(&self.object, "mcp-observer.bpf.o"),
             ],
             command: format!(
-                "./e2e bench bystander --backend function --observer ./mcp-observer --object ./mcp-observer.bpf.o \
-                 --peers /job --json /results/bench.json {}",
+                "./e2e bench {what} --backend function --observer ./mcp-observer --object ./mcp-observer.bpf.o \
+                 --peers '{}' --json /results/bench.json {}",
+                self.peers.display(),
                 self.arguments.join(" ")
             ),
             timeout: GUEST_TIMEOUT,

@@ -46,6 +46,9 @@ pub(crate) struct BenchArgs {
     /// Runs of each kind.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// SDK pairs make one call of so many: an emulated machine takes its time.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    fewer: u32,
     /// How long the flood lasts, in seconds.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
@@ -73,7 +76,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
     let mut report = Report::begin(&lab);
     let wanted = |what| args.what.is_empty() || args.what.contains(&what);
     if wanted(What::Sdk) {
-        sdk::measure(&lab, &args.object, args.rounds, &mut report)?;
+        sdk::measure(&lab, &args.object, args.rounds, args.fewer, &mut report)?;
     }
     if wanted(What::Bystander) {
         bystander::measure(&lab, &args.object, args.rounds, &mut report)?;
