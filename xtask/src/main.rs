@@ -6,6 +6,7 @@ mod cache;
 mod debian;
 mod demo;
 mod dist;
+mod fuzz;
 mod image;
 mod libraries;
 mod node;
@@ -41,6 +42,8 @@ enum Command {
     Tidy,
     /// Measures the daemon and its pipeline.
     Bench(bench::Options),
+    /// Looks for inputs that break the protocol core.
+    Fuzz(fuzz::Options),
     /// Runs one command in a virtual machine.
     Vm(vm::command::Options),
     /// Builds the container image.
@@ -65,6 +68,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Test(options) => return test::run(options),
         Command::Tidy => tidy::run(),
         Command::Bench(options) => bench::run(options),
+        Command::Fuzz(options) => fuzz::run(options),
         Command::Vm(options) => return vm::command::run(options),
         Command::Image => image::run(),
         Command::Dist => dist::run(),

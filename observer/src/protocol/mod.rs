@@ -6,6 +6,8 @@ mod conversation;
 pub mod event;
 mod flow;
 mod framing;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod json;
 mod jsonrpc;
 mod lifecycle;

@@ -77,7 +77,7 @@ impl Flow {
     }
 
     /// Whether every byte that came in is accounted for.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzz"))]
     pub(crate) fn is_balanced(&self) -> bool {
         let held = (self.assembler.held_bytes() + self.framer.held_bytes()) as u64;
         let Ledger { given, used, lost } = self.ledger;
