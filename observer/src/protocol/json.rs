@@ -9,6 +9,8 @@ use std::borrow::Cow;
 
 use memchr::memchr2;
 
+use super::digest::characters;
+
 /// Nesting that is followed. Real messages stay below 30; each level costs stack.
 pub(crate) const MAX_DEPTH: u16 = 256;
 
@@ -79,6 +81,16 @@ impl<'a> Scanner<'a> {
 
     /// Steps through the elements of an array; `visit` gets the text of each.
     pub(crate) fn elements(&mut self, visit: &mut dyn FnMut(&'a [u8])) -> Walk<()> {
+        self.items(&mut |scanner| {
+            visit(scanner.raw()?);
+            Ok(())
+        })
+    }
+
+    /// Steps through the elements of an array; `visit` must step over each.
+    ///
+    /// Anything but an array is stepped over without a visit.
+    pub(crate) fn items(&mut self, visit: &mut dyn FnMut(&mut Self) -> Walk<()>) -> Walk<()> {
         if self.peek()? != b'[' {
             return self.skip();
         }
@@ -87,8 +99,7 @@ impl<'a> Scanner<'a> {
             return self.leave();
         }
         loop {
-            let element = self.raw()?;
-            visit(element);
+            visit(self)?;
             match self.peek()? {
                 b',' => self.at += 1,
                 b']' => return self.leave(),
@@ -111,6 +122,26 @@ impl<'a> Scanner<'a> {
             return self.string().map(Some);
         }
         self.skip().map(|()| None)
+    }
+
+    /// The text not consumed yet.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        &self.text[self.at..]
+    }
+
+    /// The text consumed since `start`, which is an earlier state of this scanner.
+    pub(crate) fn since(&self, start: &Self) -> &'a [u8] {
+        &self.text[start.at..self.at]
+    }
+
+    /// Steps over a value; adds its characters when it is a string, an escape counting as one.
+    pub(crate) fn characters(&mut self, total: &mut u64) -> Walk<()> {
+        if self.peek()? != b'"' {
+            return self.skip();
+        }
+        let (inner, escapes) = self.skip_string()?;
+        *total += characters(inner).saturating_sub(escapes);
+        Ok(())
     }
 
     /// Steps over a value; itself when it is a whole number that fits.
@@ -196,27 +227,27 @@ impl<'a> Scanner<'a> {
         if self.peek()? != b'"' {
             return Err(Fault::Syntax);
         }
-        let (inner, escaped) = self.skip_string()?;
-        if escaped {
+        let (inner, escapes) = self.skip_string()?;
+        if escapes > 0 {
             return Ok(Cow::Owned(unescape(inner)));
         }
         Ok(String::from_utf8_lossy(inner))
     }
 
-    /// Steps over a string; its inside, and whether that holds a backslash.
-    fn skip_string(&mut self) -> Walk<(&'a [u8], bool)> {
+    /// Steps over a string; its inside, and how many characters its escapes take more than what they stand for.
+    fn skip_string(&mut self) -> Walk<(&'a [u8], u64)> {
         let start = self.at + 1;
         let mut at = start;
-        let mut escaped = false;
+        let mut escapes = 0;
         loop {
             let rest = self.text.get(at..).ok_or(Fault::Cut)?;
             let found = memchr2(b'"', b'\\', rest).ok_or(Fault::Cut)?;
             at += found;
             if self.text[at] == b'"' {
                 self.at = at + 1;
-                return Ok((&self.text[start..at], escaped));
+                return Ok((&self.text[start..at], escapes));
             }
-            escaped = true;
+            escapes += if self.text.get(at + 1) == Some(&b'u') { 5 } else { 1 };
             at += 2;
         }
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::enrich::{Capability, Finding, Report, Workload};
 use crate::protocol::event::{Pid, Timestamp};
 use crate::protocol::observation::{
-    Call, CallBegan, Implementation, NetworkTransport, Observation, Outcome, Parties, Party, Timing, Transport, Vantage,
+    Call, CallBegan, EstimatedTokens, Implementation, NetworkTransport, Observation, Outcome, Parties, Party, Timing,
+    Transport, Vantage,
 };
 
 pub(super) fn parties() -> Parties {
@@ -77,6 +78,11 @@ pub(super) fn call(change: impl FnOnce(&mut Call)) -> Finding {
         session: None,
         result_type: None,
         round: 1,
+        first_round: 1,
+        attempt: 1,
+        wants: None,
+        pressure: None,
+        tokens: EstimatedTokens::default(),
         task_id: None,
         traceparent: None,
         timing: Timing {

@@ -2,7 +2,7 @@
 
 use super::Exchange;
 use crate::protocol::Pipeline;
-use crate::protocol::conversation::{Answered, Ended, Source, as_answer};
+use crate::protocol::conversation::{Answered, Ended, Source, Stray, as_answer};
 use crate::protocol::event::DropReason;
 use crate::protocol::framing::Ending;
 use crate::protocol::jsonrpc::{Kind, Message, Parsed, RpcId};
@@ -40,6 +40,7 @@ impl Pipeline {
         let source = Source {
             flow: flow_id,
             status: exchange.response.as_ref().map(|head| head.status),
+            hints: exchange.response.as_ref().map(|head| head.hints).unwrap_or_default(),
             first_byte: exchange.first_byte,
         };
         let slots = exchange.slots.clone();
@@ -90,7 +91,17 @@ impl Pipeline {
                 }
                 match found {
                     Some(slot) => self.answer(source, slot, Answered { body, length, cut }, seen),
-                    None => self.unmatched(scopes, id.as_ref(), length),
+                    None => {
+                        let sight = self.http_sight(source.flow, number, cut);
+                        let id = id.as_ref();
+                        self.unmatched(Stray {
+                            scopes,
+                            id,
+                            length,
+                            parties,
+                            sight,
+                        });
+                    }
                 }
             }
             Err(Kind::Request(_, method, _)) if method.sender() != Sender::Client => {
@@ -139,6 +150,8 @@ impl Pipeline {
             .streams
             .flow(flow_id)
             .is_some_and(|flow| flow.torn_since(exchange.since));
+        self.check_response(flow_id, exchange, ending);
+        self.check_session(flow_id, exchange);
         for slot in exchange.slots.iter().copied() {
             if self.matcher.get(slot).is_none_or(|pending| pending.over.is_some()) {
                 continue;
@@ -175,6 +188,7 @@ impl Pipeline {
             let ended = Ended {
                 answer: Some((flow_id, seen)),
                 first_byte: exchange.first_byte,
+                hints: head.hints,
                 inferred,
                 ..Ended::without_answer(end, Some(head.status))
             };

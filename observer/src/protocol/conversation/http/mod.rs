@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 mod answers;
 mod ends;
+mod rules;
 mod sse;
 
 use self::sse::session_of;
@@ -20,6 +21,7 @@ use crate::protocol::framing::{Ending, Frame, FrameKind, Framer, SseEvent};
 use crate::protocol::jsonrpc::{Kind, Message, Parsed, Payload, parse};
 use crate::protocol::matcher::{Scope, Seen, Slot};
 use crate::protocol::mcp::peer::PeerKey;
+use crate::protocol::mcp::pressure::Hints;
 use crate::protocol::observation::{Parties, Side, Transport};
 use crate::protocol::stream::{FlowId, LinkId};
 
@@ -67,6 +69,8 @@ struct Exchange {
     sse: bool,
     held: Vec<Held>,
     slots: SmallVec<[Slot; 1]>,
+    /// It carried a notification, or the answer to a request of the server.
+    notified: bool,
 }
 
 impl HttpTalk {
@@ -175,6 +179,7 @@ impl Pipeline {
             sse: false,
             held: Vec::new(),
             slots: SmallVec::new(),
+            notified: false,
         });
         if rearmed && link.told == Verdict::HeadsOnly {
             link.told = Verdict::Undecided;
@@ -323,11 +328,13 @@ impl Pipeline {
             Parsed::Unreadable(bytes) => return self.lose(DropReason::Resync, bytes),
         };
         let Message { kind, length, cut } = message;
+        self.check_mirror(flow_id.link, number, &kind, &parties);
         match kind {
             Kind::Request(id, method, params) => {
                 let source = Source {
                     flow: flow_id,
                     status: None,
+                    hints: Hints::default(),
                     first_byte: None,
                 };
                 let asked = Asked {
@@ -343,10 +350,11 @@ impl Pipeline {
                 }
             }
             Kind::Notification(method, params) => {
+                self.notified(flow_id.link, number);
                 self.notify(&context.scopes, &method, &params, Side::Client, parties);
             }
             // A client's answer to a request of its server.
-            Kind::Result(..) | Kind::Error(..) => {}
+            Kind::Result(..) | Kind::Error(..) => self.notified(flow_id.link, number),
         }
     }
 
@@ -385,6 +393,7 @@ impl Pipeline {
             version: request.version,
             traceparent: request.traceparent,
             user_agent: request.user_agent,
+            principal: request.principal,
             // HTTP+SSE, whose answers come on a connection that is older than the observer.
             unpaired: !sse && session_of(request.query.as_deref()).is_some(),
         };
@@ -420,7 +429,7 @@ impl Pipeline {
             if other {
                 self.heads_only(flow_id.link);
             }
-            return;
+            return self.check_request(flow_id, ending);
         }
         // An interim response ends without an answer to the request.
         let Some(number) = talk.answering.take() else {
