@@ -115,7 +115,11 @@ impl Pending {
             inferred.push("outcome");
         }
         let owned = |text: Option<Box<str>>| text.map(String::from);
-        let id = self.id.to_string();
+        // The rule, and spared the formatting machine.
+        let id = match &self.id {
+            RpcId::Integer(number) => number.to_string(),
+            other => other.to_string(),
+        };
         Call {
             number: self.number,
             parties: self.parties,
