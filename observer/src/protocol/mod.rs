@@ -78,6 +78,9 @@ pub struct Census {
     pub pending: usize,
     /// Entries forgotten so far because there were too many, by table.
     pub evictions: [(&'static str, u64); 6],
+    /// Structured results so far that were not checked against their tool's schema: too large, too many, or a schema that
+    /// is refused.
+    pub unchecked_results: u64,
 }
 
 /// Turns kernel events into MCP observations.
@@ -225,6 +228,7 @@ impl Pipeline {
                 ("sessions", self.sessions.evictions()),
                 ("catalogs", self.peers.catalogs.evictions()),
             ],
+            unchecked_results: self.peers.schemas.skipped,
             ..Census::default()
         };
         for (_, link) in self.streams.iter() {

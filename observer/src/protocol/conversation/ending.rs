@@ -113,6 +113,7 @@ impl Pipeline {
 
     /// The rule that a result breaks; it is told.
     fn breach(&mut self, slot: Slot, reply: &Reply) -> Option<MalformedReason> {
+        self.check_structured(slot, reply);
         let pending = self.matcher.get(slot)?;
         let reason = conformance::breach(&pending.method, pending.version.as_deref(), reply)?;
         let parties = pending.parties.clone();

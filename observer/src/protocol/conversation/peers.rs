@@ -5,8 +5,9 @@ use crate::protocol::matcher::Slot;
 use crate::protocol::mcp::call::Pending;
 use crate::protocol::mcp::catalog::{CatalogKind, Page, Shelf, entries};
 use crate::protocol::mcp::peer::{server_keys, server_of};
-use crate::protocol::mcp::reply::Reply;
-use crate::protocol::observation::{Implementation, Observation, Outcome, Parties};
+use crate::protocol::mcp::reply::{Part, Reply};
+use crate::protocol::mcp::schema::Check;
+use crate::protocol::observation::{Implementation, MalformedReason, Observation, Outcome, Parties, Side};
 
 impl Pipeline {
     /// Fills in what is known of both sides, and remembers what an `initialize` says of the client.
@@ -109,8 +110,36 @@ impl Pipeline {
                 self.peers.list(&shelf.server, &entry.name);
             }
         }
+        if kind == CatalogKind::Tools {
+            for entry in &entries {
+                let schema = entry.schema.as_deref();
+                self.peers.schemas.learn(&shelf.server, &entry.name, schema);
+            }
+        }
         if let Some(catalog) = self.peers.catalogs.turn(&shelf, &page, &entries, &parties) {
             self.observe(Observation::Catalog(Box::new(catalog)));
+        }
+    }
+
+    /// A structured result that its tool's own schema does not allow is told; the call keeps its outcome, since not every
+    /// result is checked.
+    pub(crate) fn check_structured(&mut self, slot: Slot, reply: &Reply) {
+        let (Some(pending), Some(kept)) = (self.matcher.get(slot), &reply.kept) else {
+            return;
+        };
+        let Some(tool) = pending.target.as_deref().filter(|_| pending.method.is("tools/call")) else {
+            return;
+        };
+        if kept.part != Part::Structured || reply.is_error {
+            return;
+        }
+        let check = self
+            .peers
+            .schemas
+            .check(&server_of(pending), tool, &kept.text, self.now);
+        if check == Check::Violated {
+            let parties = pending.parties.clone();
+            self.malformed(parties, Side::Server, MalformedReason::SchemaViolation);
         }
     }
 

@@ -10,5 +10,6 @@ pub(crate) mod params;
 pub(crate) mod peer;
 pub(crate) mod pressure;
 pub(crate) mod reply;
+pub(crate) mod schema;
 pub(crate) mod session;
 pub(crate) mod task;

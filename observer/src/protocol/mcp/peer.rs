@@ -6,6 +6,7 @@ use crate::protocol::digest::Digest;
 use crate::protocol::event::Pid;
 use crate::protocol::mcp::call::{Over, Pending};
 use crate::protocol::mcp::catalog::Catalogs;
+use crate::protocol::mcp::schema::Schemas;
 use crate::protocol::observation::{Implementation, Outcome, Parties};
 use crate::protocol::recent::Recent;
 use crate::protocol::stream::{FlowId, LinkId};
@@ -46,6 +47,7 @@ pub(crate) struct Peers {
     /// Digests of server and name: a call looks here more than once.
     names: Recent<Digest, ()>,
     pub(crate) catalogs: Catalogs,
+    pub(crate) schemas: Schemas,
 }
 
 impl Default for Peers {
@@ -54,6 +56,7 @@ impl Default for Peers {
             known: Recent::new(MAX_KNOWN),
             names: Recent::new(MAX_NAMES),
             catalogs: Catalogs::default(),
+            schemas: Schemas::default(),
         }
     }
 }

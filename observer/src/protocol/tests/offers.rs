@@ -99,6 +99,35 @@ fn every_kind_of_catalog() {
 }
 
 #[test]
+fn structured_results_against_their_own_schema() {
+    let mut talk = Stdio::greeted("2025-11-25");
+    let schema = r#"{"type":"object","properties":{"n":{"type":"integer"}},"required":["n"]}"#;
+    list(
+        &mut talk,
+        1,
+        None,
+        &format!(r#""tools":[{{"name":"a","outputSchema":{schema}}},{{"name":"b"}}]"#),
+    );
+    talk.told();
+    for (id, tool, result) in [
+        (2, "a", r#""structuredContent":{"n":1},"content":[]"#),
+        (3, "a", r#""structuredContent":{"n":"one"},"content":[]"#),
+        (4, "a", r#""structuredContent":{},"content":[],"isError":true"#),
+        (5, "b", r#""structuredContent":{},"content":[]"#),
+    ] {
+        talk.call(id, tool, "")
+            .server(&format!(r#""id":{id},"result":{{{result}}}"#));
+    }
+    assert_snapshot!(talk.told(), @r"
+    call tools/call a id=2 ok 200 10→20 stdio server
+    malformed schema_violation from server
+    call tools/call a id=3 ok 200 10→20 stdio server
+    call tools/call a id=4 tool_error 500 10→20 stdio server
+    call tools/call b id=5 ok 200 10→20 stdio server
+    ");
+}
+
+#[test]
 fn tokens_are_those_of_text() {
     fn check(arguments: &str, result: &str, expected: (Option<u64>, u64)) {
         let mut talk = Stdio::greeted("2025-11-25");
