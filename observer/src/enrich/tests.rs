@@ -21,6 +21,7 @@ fn stdio(server: u32) -> Parties {
         tls: false,
         vantage: Vantage::Server,
         authority: None,
+        lossy: false,
     }
 }
 

@@ -152,6 +152,8 @@ pub struct Parties {
     pub vantage: Vantage,
     /// HTTP `Host` or `:authority` of the request.
     pub authority: Option<String>,
+    /// Bytes of their streams were lost at some time: what is counted of them is a lower bound.
+    pub lossy: bool,
 }
 
 /// One side of a conversation.

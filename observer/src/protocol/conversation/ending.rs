@@ -129,6 +129,7 @@ impl Pipeline {
         let Some(pending) = self.matcher.get_mut(slot).filter(|pending| pending.over.is_none()) else {
             return;
         };
+        pending.parties.lossy |= lossy;
         let discover = pending.method.is("server/discover") && pending.before_handshake;
         let rpc_code = match ended.end {
             End::Error(code) => Some(code),

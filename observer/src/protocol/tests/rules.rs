@@ -4,7 +4,7 @@ use insta::assert_snapshot;
 
 use super::scene::{Line, Scene, Stdio};
 use crate::protocol::event::Source;
-use crate::protocol::observation::MalformedReason;
+use crate::protocol::observation::{MalformedReason, Output};
 
 const OK: &str = r#""result":{"content":[]}"#;
 
@@ -18,14 +18,18 @@ fn stdio(said: &[u8]) -> String {
         .replace("call tools/call add id=1 ok 200 10→20 stdio server\n", "")
 }
 
-/// One POST and what is answered; what comes out.
+/// A good call, then one POST and what is answered; what comes out of the second.
 fn http(fields: &str, body: &str, answer: &str) -> String {
     let mut scene = Scene::new();
     let (up, down) = scene.socket(1, 2, Source::Tcp);
+    post(&mut scene, up, "application/json", "", CALL);
+    scene.say(20, down, 10, &response("200 OK", "application/json", RESULT));
     post(&mut scene, up, "application/json", fields, body);
     scene.say(20, down, 10, answer);
     scene.close(20, 2);
-    scene.told()
+    let told = scene.told();
+    let (_, second) = told.split_once('\n').unwrap_or_default();
+    second.to_owned()
 }
 
 fn post(scene: &mut Scene, up: Line, kind: &str, fields: &str, body: &str) {
@@ -89,6 +93,25 @@ fn a_stream_that_was_not_seen_whole_convicts_nobody() {
     lost orphan_response 48
     lost orphan_response 48
     ");
+}
+
+#[test]
+fn what_is_told_of_a_stream_with_a_hole_says_so() {
+    let mut talk = Stdio::greeted("2025-11-25");
+    let note = r#""method":"notifications/message""#;
+    let lossy = |talk: &mut Stdio| -> Vec<bool> {
+        talk.told_after(2_000_000_000)
+            .iter()
+            .filter_map(|output| match output {
+                Output::Observation(observation) => observation.parties().map(|parties| parties.lossy),
+                _ => None,
+            })
+            .collect()
+    };
+    talk.call(1, "a", "").server(note);
+    assert_eq!(lossy(&mut talk), [false, false]);
+    talk.hole().server(&format!(r#""id":1,{OK}"#)).server(note);
+    assert_eq!(lossy(&mut talk), [true, true]);
 }
 
 #[test]
@@ -162,7 +185,10 @@ fn rules_of_http() {
     malformed unknown_id from server
     call tools/call add id=1 malformed 502 10→20 streamable_http server
     ");
-    assert_snapshot!(http("", "{\"jsonrpc\":", &response("200 OK", json, RESULT)), @"");
+    assert_snapshot!(http("", "{\"jsonrpc\":", &response("200 OK", json, RESULT)), @r"
+    malformed bad_json from client
+    lost orphan_response 48
+    ");
     assert_snapshot!(http("Mcp-Method: tools/call\r\nMcp-Name: sub\r\n", CALL, &response("200 OK", json, RESULT)), @r"
     malformed header_mismatch from client
     call tools/call add id=1 ok 200 10→20 streamable_http server

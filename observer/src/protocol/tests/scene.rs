@@ -287,6 +287,11 @@ impl Stdio {
     pub(super) fn told(&mut self) -> String {
         self.scene.told()
     }
+
+    pub(super) fn told_after(&mut self, nanoseconds: u64) -> Vec<Output> {
+        self.scene.wait(nanoseconds);
+        self.scene.outputs()
+    }
 }
 
 pub(super) fn lines(outputs: &[Output]) -> String {

@@ -88,6 +88,9 @@ impl Pipeline {
                 };
                 if let Some(slot) = found {
                     self.realign(source.flow.link, number, slot);
+                    if let Some(talk) = self.talk(source.flow.link) {
+                        talk.aligned |= slots.contains(&slot);
+                    }
                 }
                 match found {
                     Some(slot) => self.answer(source, slot, Answered { body, length, cut }, seen),
@@ -170,7 +173,7 @@ impl Pipeline {
                 // HTTP+SSE: the answer comes on another connection.
                 202 => None,
                 // Before 2026-07-28 a server may end its event stream and the client resume it.
-                200..=299 if head.is_event_stream || ending == Ending::Gap || torn => None,
+                200..=299 if head.is_event_stream || ending == Ending::Gap || torn || exchange.unclear => None,
                 200..=299 => Some((End::Malformed, false)),
                 _ => Some((
                     End::Http {

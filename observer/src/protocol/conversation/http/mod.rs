@@ -44,6 +44,8 @@ pub(crate) struct HttpTalk {
     answering: Option<u64>,
     /// Responses may have been lost since the last one.
     torn: bool,
+    /// A response answered its own request: the two rows are in step.
+    aligned: bool,
     /// Exchanges so far; each is named by its number.
     count: u64,
     /// Paths that proved to be MCP.
@@ -71,6 +73,8 @@ struct Exchange {
     slots: SmallVec<[Slot; 1]>,
     /// It carried a notification, or the answer to a request of the server.
     notified: bool,
+    /// Not all that it asks is known, or an answer in it belongs to what is not known.
+    unclear: bool,
 }
 
 impl HttpTalk {
@@ -80,6 +84,7 @@ impl HttpTalk {
             exchanges: VecDeque::new(),
             answering: None,
             torn: false,
+            aligned: false,
             count: 0,
             paths: SmallVec::new(),
             muted: false,
@@ -180,6 +185,7 @@ impl Pipeline {
             held: Vec::new(),
             slots: SmallVec::new(),
             notified: false,
+            unclear: false,
         });
         if rearmed && link.told == Verdict::HeadsOnly {
             link.told = Verdict::Undecided;
@@ -324,8 +330,14 @@ impl Pipeline {
         };
         let message = match parsed {
             Parsed::Message(message) => *message,
-            Parsed::Broken(reason, _) => return self.malformed(parties, Side::Client, reason),
-            Parsed::Unreadable(bytes) => return self.lose(DropReason::Resync, bytes),
+            Parsed::Broken(reason, _) => {
+                self.unclear(flow_id.link, number);
+                return self.malformed(parties, Side::Client, reason);
+            }
+            Parsed::Unreadable(bytes) => {
+                self.unclear(flow_id.link, number);
+                return self.lose(DropReason::Resync, bytes);
+            }
         };
         let Message { kind, length, cut } = message;
         self.check_mirror(flow_id.link, number, &kind, &parties);

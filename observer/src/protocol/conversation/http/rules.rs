@@ -36,6 +36,13 @@ impl Pipeline {
         }
     }
 
+    /// What an exchange asks is not known.
+    pub(super) fn unclear(&mut self, link: LinkId, number: u64) {
+        if let Some(exchange) = self.talk(link).and_then(|talk| talk.exchange(number)) {
+            exchange.unclear = true;
+        }
+    }
+
     /// The request of the last exchange has come to its end.
     pub(super) fn check_request(&mut self, flow_id: FlowId, ending: Ending) {
         let exchange = self.talk(flow_id.link).and_then(|talk| talk.exchanges.back());
@@ -53,7 +60,12 @@ impl Pipeline {
 
     /// The response of an MCP exchange is over.
     pub(super) fn check_response(&mut self, flow_id: FlowId, exchange: &Exchange, ending: Ending) {
-        let Some(head) = exchange.response.as_ref().filter(|head| head.status / 100 == 2) else {
+        let torn = self.is_torn(flow_id);
+        let Some(head) = exchange
+            .response
+            .as_ref()
+            .filter(|head| !torn && head.status / 100 == 2)
+        else {
             return;
         };
         let wants_answer = !exchange.slots.is_empty() && head.status != 202;
@@ -118,25 +130,36 @@ impl Pipeline {
         }
     }
 
-    /// How much was seen of what an answer on this response could belong to.
+    /// How much was seen of what an answer on this response could belong to; the exchange remembers that it had one astray.
     ///
     /// The answers of a POST belong to what it asked; those of a GET to anything of its session.
     pub(super) fn http_sight(&mut self, flow_id: FlowId, number: u64, cut: bool) -> Sight {
-        let Some(exchange) = self.talk(flow_id.link).and_then(|talk| talk.exchange(number)) else {
+        let torn = cut || self.is_torn(flow_id);
+        let Some(talk) = self.talk(flow_id.link) else {
             return Sight::Partial;
         };
-        let (verb, since, sse) = (exchange.request.verb, exchange.since, exchange.sse);
+        let aligned = talk.aligned;
+        let Some(exchange) = talk.exchange(number) else {
+            return Sight::Partial;
+        };
+        let partial = torn || !aligned || exchange.unclear;
+        exchange.unclear = partial;
         let asked_nothing = exchange.slots.is_empty() && exchange.notified;
-        let session = exchange.request.session.clone();
-        let flows = [flow_id, flow_id.reverse()].map(|flow| self.streams.flow(flow));
-        let torn = flows.into_iter().flatten().any(|flow| flow.torn_since(since));
-        let known = session.is_some_and(|session| self.sessions.is_whole(&session));
+        let (verb, sse, session) = (exchange.request.verb, exchange.sse, exchange.request.session.clone());
         match verb {
-            _ if torn || cut || since.is_none() => Sight::Partial,
-            Verb::Post if !sse && asked_nothing => Sight::Unasked,
-            Verb::Post if !sse => Sight::Whole,
-            Verb::Get if known && !sse => Sight::Whole,
+            Verb::Post if partial || sse => Sight::Partial,
+            Verb::Post if asked_nothing => Sight::Unasked,
+            Verb::Post => Sight::Whole,
+            Verb::Get if !torn && !sse && session.is_some_and(|session| self.sessions.is_whole(&session)) => {
+                Sight::Whole
+            }
             _ => Sight::Partial,
         }
+    }
+
+    /// Whether a hole in either direction may have put requests and responses out of step.
+    fn is_torn(&self, flow_id: FlowId) -> bool {
+        let link = self.streams.link(flow_id.link);
+        link.is_none_or(|link| link.flows.iter().any(|flow| flow.last_gap.is_some()))
     }
 }
