@@ -142,7 +142,7 @@ impl Pipeline {
         let Some(exchange) = talk.exchange(number) else {
             return Sight::Partial;
         };
-        let partial = torn || !aligned || exchange.unclear;
+        let partial = torn || !aligned || !exchange.asked || exchange.unclear;
         exchange.unclear = partial;
         let asked_nothing = exchange.slots.is_empty() && exchange.notified;
         let (verb, sse, session) = (exchange.request.verb, exchange.sse, exchange.request.session.clone());
