@@ -28,7 +28,7 @@ impl Digest {
     }
 
     /// Adds a member of an object; members may come in any order.
-    pub(crate) fn add(&mut self, key: &str, value: &[u8]) {
+    pub(crate) fn add(&mut self, key: &[u8], value: &[u8]) {
         self.0 = self.0.wrapping_add(Self::of((key, value)).0);
     }
 }

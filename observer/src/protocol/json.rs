@@ -59,7 +59,9 @@ impl<'a> Scanner<'a> {
     /// Steps through the members of an object; `visit` gets each key and must step over its value.
     ///
     /// Anything but an object is stepped over without a visit.
-    pub(crate) fn members(&mut self, visit: &mut dyn FnMut(&mut Self, &str) -> Walk<()>) -> Walk<()> {
+    ///
+    /// Keys are bytes: what they are compared with is known to be text.
+    pub(crate) fn members(&mut self, visit: &mut dyn FnMut(&mut Self, &[u8]) -> Walk<()>) -> Walk<()> {
         if self.peek()? != b'{' {
             return self.skip();
         }
@@ -68,7 +70,7 @@ impl<'a> Scanner<'a> {
             return self.leave();
         }
         loop {
-            let key = self.string()?;
+            let key = self.key()?;
             self.expect(b':')?;
             visit(self, &key)?;
             match self.peek()? {
@@ -221,6 +223,17 @@ impl<'a> Scanner<'a> {
         }
         self.at += 1;
         Ok(())
+    }
+
+    fn key(&mut self) -> Walk<Cow<'a, [u8]>> {
+        if self.peek()? != b'"' {
+            return Err(Fault::Syntax);
+        }
+        let (inner, escapes) = self.skip_string()?;
+        if escapes > 0 {
+            return Ok(Cow::Owned(unescape(inner).into_bytes()));
+        }
+        Ok(Cow::Borrowed(inner))
     }
 
     fn string(&mut self) -> Walk<Cow<'a, str>> {

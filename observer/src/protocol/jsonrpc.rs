@@ -215,12 +215,12 @@ impl Envelope {
         self.is_object |= scanner.peek()? == b'{';
         scanner.members(&mut |scanner, key| {
             match key {
-                "jsonrpc" => self.version_2 = scanner.string_value()?.as_deref() == Some("2.0"),
-                "id" => self.id = Some(RpcId::from_json(scanner.raw()?)),
-                "method" => self.method = scanner.string_value()?.map(|name| Method::from_name(&name)),
-                "params" => return self.params.read(scanner),
-                "result" => return self.result.insert(Reply::default()).read(scanner, source),
-                "error" => return self.error.insert(Failure::default()).read(scanner),
+                b"jsonrpc" => self.version_2 = scanner.string_value()?.as_deref() == Some("2.0"),
+                b"id" => self.id = Some(RpcId::from_json(scanner.raw()?)),
+                b"method" => self.method = scanner.string_value()?.map(|name| Method::from_name(&name)),
+                b"params" => return self.params.read(scanner),
+                b"result" => return self.result.insert(Reply::default()).read(scanner, source),
+                b"error" => return self.error.insert(Failure::default()).read(scanner),
                 _ => return scanner.skip(),
             }
             Ok(())
@@ -276,8 +276,8 @@ impl Failure {
     fn read(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Fault> {
         scanner.members(&mut |scanner, key| {
             match key {
-                "code" => self.code = scanner.integer_value()?.unwrap_or(0),
-                "message" => self.message = short(scanner.string_value()?),
+                b"code" => self.code = scanner.integer_value()?.unwrap_or(0),
+                b"message" => self.message = short(scanner.string_value()?),
                 _ => return scanner.skip(),
             }
             Ok(())

@@ -12,7 +12,7 @@ use crate::protocol::observation::{MalformedReason, Observation, Outcome, Partie
 use crate::protocol::stream::FlowId;
 
 /// Answered requests remembered; the place of one is taken by a later one. A second answer after that is `unknown_id`.
-const MAX_SETTLED: usize = 8192;
+const MAX_SETTLED: usize = 1024;
 
 /// An answer without its request.
 pub(crate) struct Stray<'a> {

@@ -319,19 +319,19 @@ impl Entry {
             schema: None,
         };
         members.members(&mut |scanner, key| {
-            if key == "outputSchema" {
+            if key == b"outputSchema" {
                 entry.schema = Some(source.slice_ref(scanner.raw()?));
                 return Ok(());
             }
-            let identifies = key == kind.identity();
-            if !identifies && key != "name" {
+            let identifies = key == kind.identity().as_bytes();
+            if !identifies && key != b"name" {
                 return scanner.skip();
             }
             let text = scanner.string_value()?.unwrap_or_default();
             if identifies {
                 entry.identity = Digest::of(&*text);
             }
-            if key == "name" {
+            if key == b"name" {
                 entry.name = cut(&text, MAX_NAME).into();
             }
             Ok(())

@@ -16,7 +16,7 @@ const MAX_TEXT: usize = 256;
 const MAX_URI: usize = 1024;
 
 /// What every `_meta` key of the specification begins with (2026-07-28, basic, `_meta`).
-pub(crate) const META_PREFIX: &str = "io.modelcontextprotocol/";
+pub(crate) const META_PREFIX: &[u8] = b"io.modelcontextprotocol/";
 
 /// What matters of `params`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -60,26 +60,26 @@ impl Params {
         scanner.members(&mut |scanner, key| {
             let start = scanner.clone();
             match key {
-                "name" => self.name = scanner.string_value()?.map(|name| cut(&name, MAX_NAME).into()),
-                "uri" => self.uri = scanner.string_value()?.map(|uri| cut(&uri, MAX_URI).into()),
-                "arguments" => self.characters = Some(characters(scanner.raw()?)),
-                "taskId" | "status" => self.task.get_or_insert_default().read_member(scanner, key)?,
-                "result" => self.task.get_or_insert_default().read_result(scanner)?,
-                "protocolVersion" => self.version = short(scanner.string_value()?),
-                "clientInfo" => self.client = implementation(scanner)?,
-                "progressToken" => self.progress_token = RpcId::from_json(scanner.raw()?),
-                "requestId" => self.request_id = RpcId::from_json(scanner.raw()?),
-                "reason" => self.reason = short(scanner.string_value()?),
-                "cursor" => self.cursor = Some(Digest::of(scanner.raw()?)),
-                "requestState" => {
+                b"name" => self.name = scanner.string_value()?.map(|name| cut(&name, MAX_NAME).into()),
+                b"uri" => self.uri = scanner.string_value()?.map(|uri| cut(&uri, MAX_URI).into()),
+                b"arguments" => self.characters = Some(characters(scanner.raw()?)),
+                b"taskId" | b"status" => self.task.get_or_insert_default().read_member(scanner, key)?,
+                b"result" => self.task.get_or_insert_default().read_result(scanner)?,
+                b"protocolVersion" => self.version = short(scanner.string_value()?),
+                b"clientInfo" => self.client = implementation(scanner)?,
+                b"progressToken" => self.progress_token = RpcId::from_json(scanner.raw()?),
+                b"requestId" => self.request_id = RpcId::from_json(scanner.raw()?),
+                b"reason" => self.reason = short(scanner.string_value()?),
+                b"cursor" => self.cursor = Some(Digest::of(scanner.raw()?)),
+                b"requestState" => {
                     self.request_state = Some(Digest::of(scanner.raw()?));
                     return Ok(());
                 }
-                "inputResponses" => {
+                b"inputResponses" => {
                     self.answers_input = true;
                     return scanner.skip();
                 }
-                "_meta" => return self.read_meta(scanner),
+                b"_meta" => return self.read_meta(scanner),
                 _ => scanner.skip()?,
             }
             self.fingerprint.add(key, scanner.since(&start));
@@ -91,10 +91,10 @@ impl Params {
         scanner.members(&mut |scanner, key| {
             self.meta_proves |= key.starts_with(META_PREFIX);
             match key.strip_prefix(META_PREFIX).unwrap_or(key) {
-                "protocolVersion" => self.meta_version = short(scanner.string_value()?),
-                "clientInfo" => self.client = implementation(scanner)?,
-                "traceparent" => self.traceparent = short(scanner.string_value()?),
-                "progressToken" => self.progress_token = RpcId::from_json(scanner.raw()?),
+                b"protocolVersion" => self.meta_version = short(scanner.string_value()?),
+                b"clientInfo" => self.client = implementation(scanner)?,
+                b"traceparent" => self.traceparent = short(scanner.string_value()?),
+                b"progressToken" => self.progress_token = RpcId::from_json(scanner.raw()?),
                 _ => return scanner.skip(),
             }
             Ok(())

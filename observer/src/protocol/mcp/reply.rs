@@ -87,26 +87,26 @@ impl Reply {
         let start = scanner.clone();
         scanner.members(&mut |scanner, key| {
             match key {
-                "isError" => self.is_error = scanner.raw()? == b"true",
-                "resultType" => self.result_type = short(scanner.string_value()?),
-                "protocolVersion" => self.version = short(scanner.string_value()?),
-                "serverInfo" => self.server = implementation(scanner)?,
-                "content" | "contents" | "messages" => {
+                b"isError" => self.is_error = scanner.raw()? == b"true",
+                b"resultType" => self.result_type = short(scanner.string_value()?),
+                b"protocolVersion" => self.version = short(scanner.string_value()?),
+                b"serverInfo" => self.server = implementation(scanner)?,
+                b"content" | b"contents" | b"messages" => {
                     self.has_content = true;
                     return count(scanner, &mut self.characters);
                 }
-                "task" => return self.task.get_or_insert_default().read(scanner),
-                "taskId" | "status" => return self.task.get_or_insert_default().read_member(scanner, key),
-                "result" => return self.task.get_or_insert_default().read_result(scanner),
-                "tools" => return self.keep(Part::Tools, scanner, source),
-                "prompts" => return self.keep(Part::Prompts, scanner, source),
-                "resources" => return self.keep(Part::Resources, scanner, source),
-                "resourceTemplates" => return self.keep(Part::Templates, scanner, source),
-                "structuredContent" => return self.keep(Part::Structured, scanner, source),
-                "nextCursor" => self.next_cursor = Some(Digest::of(scanner.raw()?)),
-                "requestState" => self.wanted.get_or_insert_default().state = Some(Digest::of(scanner.raw()?)),
-                "inputRequests" => return self.wanted.get_or_insert_default().read(scanner),
-                "_meta" => return self.read_meta(scanner),
+                b"task" => return self.task.get_or_insert_default().read(scanner),
+                b"taskId" | b"status" => return self.task.get_or_insert_default().read_member(scanner, key),
+                b"result" => return self.task.get_or_insert_default().read_result(scanner),
+                b"tools" => return self.keep(Part::Tools, scanner, source),
+                b"prompts" => return self.keep(Part::Prompts, scanner, source),
+                b"resources" => return self.keep(Part::Resources, scanner, source),
+                b"resourceTemplates" => return self.keep(Part::Templates, scanner, source),
+                b"structuredContent" => return self.keep(Part::Structured, scanner, source),
+                b"nextCursor" => self.next_cursor = Some(Digest::of(scanner.raw()?)),
+                b"requestState" => self.wanted.get_or_insert_default().state = Some(Digest::of(scanner.raw()?)),
+                b"inputRequests" => return self.wanted.get_or_insert_default().read(scanner),
+                b"_meta" => return self.read_meta(scanner),
                 _ => return scanner.skip(),
             }
             Ok(())
@@ -137,7 +137,7 @@ impl Reply {
     fn read_meta(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Fault> {
         scanner.members(&mut |scanner, key| {
             self.meta_proves |= key.starts_with(META_PREFIX);
-            if key.strip_prefix(META_PREFIX) == Some("serverInfo") {
+            if key.strip_prefix(META_PREFIX) == Some(b"serverInfo".as_slice()) {
                 self.server = implementation(scanner)?;
                 return Ok(());
             }
@@ -151,15 +151,15 @@ impl Task {
     fn read(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Fault> {
         self.acknowledged = true;
         scanner.members(&mut |scanner, key| match key {
-            "taskId" | "status" => self.read_member(scanner, key),
+            b"taskId" | b"status" => self.read_member(scanner, key),
             _ => scanner.skip(),
         })
     }
 
-    pub(crate) fn read_member(&mut self, scanner: &mut Scanner<'_>, key: &str) -> Result<(), Fault> {
+    pub(crate) fn read_member(&mut self, scanner: &mut Scanner<'_>, key: &[u8]) -> Result<(), Fault> {
         let text = short(scanner.string_value()?);
         match key {
-            "taskId" => self.id = text,
+            b"taskId" => self.id = text,
             _ => self.status = text,
         }
         Ok(())
@@ -168,7 +168,7 @@ impl Task {
     pub(crate) fn read_result(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Fault> {
         self.has_result = true;
         scanner.members(&mut |scanner, key| {
-            if key == "isError" {
+            if key == b"isError" {
                 self.is_error = scanner.raw()? == b"true";
                 return Ok(());
             }
@@ -182,7 +182,7 @@ impl Wanted {
     fn read(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Fault> {
         scanner.members(&mut |scanner, _| {
             scanner.members(&mut |scanner, key| {
-                if key == "method" {
+                if key == b"method" {
                     let method = short(scanner.string_value()?);
                     self.method = self.method.take().or(method);
                     return Ok(());
@@ -198,8 +198,8 @@ fn count(scanner: &mut Scanner<'_>, characters: &mut u64) -> Result<(), Fault> {
     match scanner.peek()? {
         b'[' => scanner.items(&mut |scanner| count(scanner, characters)),
         b'{' => scanner.members(&mut |scanner, key| match key {
-            "text" => scanner.characters(characters),
-            "content" | "resource" => count(scanner, characters),
+            b"text" => scanner.characters(characters),
+            b"content" | b"resource" => count(scanner, characters),
             _ => scanner.skip(),
         }),
         _ => scanner.skip(),
@@ -210,12 +210,12 @@ fn count(scanner: &mut Scanner<'_>, characters: &mut u64) -> Result<(), Fault> {
 fn first_text(scanner: &mut Scanner<'_>) -> Result<Option<Box<str>>, Fault> {
     let mut found = None;
     scanner.members(&mut |scanner, key| {
-        if key != "content" {
+        if key != b"content" {
             return scanner.skip();
         }
         scanner.items(&mut |scanner| {
             scanner.members(&mut |scanner, key| {
-                if key == "text" && found.is_none() {
+                if key == b"text" && found.is_none() {
                     found = scanner.string_value()?.map(|text| cut(&text, MAX_COMPLAINT).into());
                     return Ok(());
                 }
@@ -231,8 +231,8 @@ pub(crate) fn implementation(scanner: &mut Scanner<'_>) -> Result<Option<Impleme
     let (mut name, mut version) = (None, String::new());
     scanner.members(&mut |scanner, key| {
         match key {
-            "name" => name = scanner.string_value()?.map(|text| cut(&text, MAX_NAME).to_owned()),
-            "version" => version = short(scanner.string_value()?).map_or_else(String::new, String::from),
+            b"name" => name = scanner.string_value()?.map(|text| cut(&text, MAX_NAME).to_owned()),
+            b"version" => version = short(scanner.string_value()?).map_or_else(String::new, String::from),
             _ => return scanner.skip(),
         }
         Ok(())
