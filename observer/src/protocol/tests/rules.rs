@@ -214,6 +214,24 @@ fn a_request_whose_type_is_wrong() {
 }
 
 #[test]
+fn a_websocket_is_a_gap_and_no_silence() {
+    let mut scene = Scene::new();
+    let (up, down) = scene.socket(1, 2, Source::Tcp);
+    let ask = |protocol: &str| {
+        format!(
+            "GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Protocol: {protocol}\r\n\r\n"
+        )
+    };
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+    scene.say(10, up, 20, &ask("mcp"));
+    scene.say(20, down, 10, switch);
+    let (up, down) = scene.socket(3, 4, Source::Tcp);
+    scene.say(10, up, 20, &ask("chat"));
+    scene.say(20, down, 10, switch);
+    assert_snapshot!(scene.told(), @"lost websocket 0");
+}
+
+#[test]
 fn header_fields_repeat_the_body() {
     fn check(fields: &str, params: &str, mismatch: bool) {
         let body = format!(

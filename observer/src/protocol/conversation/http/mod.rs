@@ -264,6 +264,7 @@ impl Pipeline {
         exchange.first_byte = seen.first;
         exchange.response = Some(head);
         if tunnel {
+            self.left_for_websocket(flow_id.link, number);
             return self.http_over(flow_id.link);
         }
         if proves {

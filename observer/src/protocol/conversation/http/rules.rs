@@ -3,6 +3,7 @@
 use super::{Exchange, Verb};
 use crate::protocol::Pipeline;
 use crate::protocol::conversation::Sight;
+use crate::protocol::event::DropReason;
 use crate::protocol::framing::Ending;
 use crate::protocol::jsonrpc::Kind;
 use crate::protocol::mcp::conformance::{Mirror, disagrees};
@@ -101,6 +102,15 @@ impl Pipeline {
     fn breaks(&mut self, flow_id: FlowId, number: u64, side: Side, reason: MalformedReason) {
         if let Some((_, parties)) = self.http_context(flow_id.link, number) {
             self.malformed(parties, side, reason);
+        }
+    }
+
+    /// A connection leaves HTTP: where it was MCP, for a transport that is not read.
+    pub(super) fn left_for_websocket(&mut self, link: LinkId, number: u64) {
+        let exchange = self.talk(link).and_then(|talk| talk.exchange(number));
+        let upgraded = |exchange: &Exchange| exchange.response.as_ref().is_some_and(|head| head.status == 101);
+        if exchange.is_some_and(|exchange| exchange.mcp && upgraded(exchange)) {
+            self.lose(DropReason::WebSocket, 0);
         }
     }
 

@@ -201,6 +201,8 @@ impl Facts {
             4 if is("host") => self.authority = keep(),
             10 if is("user-agent") => self.user_agent = keep(),
             11 if is("traceparent") => self.traceparent = keep(),
+            // The subprotocol of MCP's SDKs.
+            22 if is("sec-websocket-protocol") => self.proves_mcp |= value.split(',').any(|name| name.trim() == "mcp"),
             11 if is("retry-after") => self.hints.retry_after = true,
             13 if is("authorization") => self.principal = Digest::of(field.value),
             19 if is("ratelimit-remaining") => self.hints.exhausted |= value == "0",
