@@ -15,8 +15,11 @@ use crate::protocol::recent::Recent;
 /// Catalogs remembered: one for each server, kind and principal.
 const MAX_CATALOGS: usize = 1024;
 
-/// Items of one catalog that are compared; later ones only count.
+/// Items of one catalog that are looked at.
 const MAX_ITEMS: usize = 4096;
+
+/// Bytes of one page that are looked at: each value in it is hashed, which takes tens of milliseconds for that many.
+const MAX_PAGE_BYTES: usize = 512 << 10;
 
 /// Items of all catalogs together; the oldest catalogs make room. Each is about a hundred bytes.
 const MAX_ALL_ITEMS: usize = 65_536;
@@ -296,13 +299,17 @@ impl Listing {
     }
 }
 
-/// Reads a page; of one that is cut, the items that are whole.
+/// Reads a page; of one that is cut or too long, the items that are whole.
 pub(crate) fn entries(kind: CatalogKind, text: &Bytes) -> Vec<Entry> {
     let mut found = Vec::new();
-    let mut scanner = Scanner::new(text);
+    let text = text.slice(..text.len().min(MAX_PAGE_BYTES));
+    let mut scanner = Scanner::new(&text);
     // A fault is the end of what can be read; the message as a whole was judged before.
     let _ = scanner.items(&mut |scanner| {
-        found.push(Entry::read(kind, scanner, text)?);
+        if found.len() == MAX_ITEMS {
+            return Err(Fault::Cut);
+        }
+        found.push(Entry::read(kind, scanner, &text)?);
         Ok(())
     });
     found
@@ -337,5 +344,49 @@ impl Entry {
             Ok(())
         })?;
         Ok(entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::event::Pid;
+    use crate::protocol::observation::{NetworkTransport, Party, Transport, Vantage};
+
+    fn parties() -> Parties {
+        Parties {
+            client: Party::default(),
+            server: Party::default(),
+            transport: Transport::Stdio,
+            network: NetworkTransport::Pipe,
+            tls: false,
+            vantage: Vantage::Server,
+            authority: None,
+            lossy: false,
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut catalogs = Catalogs::default();
+        let tools: Vec<String> = (0..5000).map(|n| format!(r#"{{"name":"t{n}"}}"#)).collect();
+        let text = Bytes::from(format!("[{}]", tools.join(",")));
+        let page = Page {
+            cursor: None,
+            next: None,
+            text: &text,
+        };
+        let entries = entries(CatalogKind::Tools, &text);
+        assert_eq!(entries.len(), MAX_ITEMS);
+        for server in 0..40 {
+            let shelf = Shelf {
+                server: PeerKey::Process(Pid(server)),
+                principal: Digest::default(),
+                kind: CatalogKind::Tools,
+            };
+            assert!(catalogs.turn(&shelf, &page, &entries, &parties()).is_some());
+            assert!(catalogs.is_known(&shelf, &page));
+        }
+        assert_eq!((catalogs.items, catalogs.evictions()), (MAX_ALL_ITEMS, 24));
     }
 }

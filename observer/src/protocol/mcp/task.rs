@@ -144,14 +144,15 @@ impl Tasks {
         }
     }
 
-    /// A task that was completed and whose result nobody fetched in time.
+    /// A task that was completed and whose result nobody fetched in time, or before there were too many of them.
     pub(crate) fn pop_due(&mut self, now: Timestamp) -> Option<TaskEnd> {
-        while let Some((_, key)) = self.done.pop_front_if(|(due, _)| *due <= now) {
+        loop {
+            let full = self.done.len() > MAX_OPEN;
+            let (_, key) = self.done.pop_front_if(|(due, _)| full || *due <= now)?;
             if let Some(end) = self.end(&key, TaskStatus::Completed, now) {
                 return Some(end);
             }
         }
-        None
     }
 
     pub(crate) fn next_due(&self) -> Option<Timestamp> {

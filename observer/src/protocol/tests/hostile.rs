@@ -318,3 +318,39 @@ fn more_pipelined_requests_than_are_remembered() {
     scene.write(20, down, response.as_bytes());
     assert_eq!(scene.told(), "");
 }
+
+#[test]
+fn more_sessions_failures_and_tasks_than_are_remembered() {
+    let mut scene = Scene::new();
+    let (up, down) = scene.socket(1, 2, Source::Tcp);
+    let sessions = 16_384 + 10;
+    for n in 0..sessions {
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","id":{n},"method":"tools/call","params":{{"name":"a","arguments":{{"n":{n}}}}}}}"#
+        );
+        let length = body.len();
+        scene.say(
+            10,
+            up,
+            20,
+            &format!("POST /mcp HTTP/1.1\r\nMcp-Session-Id: s{n}\r\nContent-Length: {length}\r\n\r\n{body}"),
+        );
+        let body = match n % 2 {
+            0 => format!(r#"{{"jsonrpc":"2.0","id":{n},"error":{{"code":-32603}}}}"#),
+            _ => format!(r#"{{"jsonrpc":"2.0","id":{n},"result":{{"task":{{"taskId":"{n}"}}}}}}"#),
+        };
+        let length = body.len();
+        scene.say(
+            20,
+            down,
+            10,
+            &format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"),
+        );
+    }
+    let told = scene.told();
+    assert_eq!(told.matches("session evicted").count(), 10);
+    assert_eq!(told.matches("task_accepted").count(), sessions / 2);
+    let evictions = scene.pipeline.census().evictions;
+    assert_eq!(evictions[3], ("tasks", (sessions / 2 - 4096) as u64));
+    assert_eq!(evictions[4], ("sessions", 10));
+}
