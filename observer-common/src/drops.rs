@@ -72,6 +72,8 @@ reasons! {
     SinkQueue = 41, "sink_queue";
     /// The stream ended in the middle of a message.
     CutShort = 42, "cut_short";
+    /// A connection of MCP that went over to WebSocket, which is not read.
+    WebSocket = 43, "websocket";
 }
 
 /// Reasons of the kernel side are below this number; its counters have this many slots.

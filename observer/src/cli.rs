@@ -95,6 +95,9 @@ pub struct LimitArgs {
     /// Seconds after which a request without an answer is `unanswered` [default: 300]
     #[arg(long, value_name = "SECONDS")]
     pub call_deadline: Option<String>,
+    /// Characters of text that make a token, for the estimates of tokens [default: 4]
+    #[arg(long, value_name = "N")]
+    pub characters_per_token: Option<String>,
 }
 
 /// Options of `check`.

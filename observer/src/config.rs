@@ -19,6 +19,7 @@ const KEYS: &[&str] = &[
     "calls-file",
     "capture-payloads",
     "cgroup",
+    "characters-per-token",
     "listen",
     "max-series",
     "max-stream-bytes",
@@ -149,6 +150,7 @@ impl Flags {
         self.one("max-streams", args.max_streams.as_ref());
         self.one("max-stream-bytes", args.max_stream_bytes.as_ref());
         self.one("call-deadline", args.call_deadline.as_ref());
+        self.one("characters-per-token", args.characters_per_token.as_ref());
     }
 }
 
@@ -224,6 +226,7 @@ impl Layers {
                 streams: self.number("max-streams", defaults.streams, 16, 1 << 24)?,
                 stream_bytes: self.number("max-stream-bytes", defaults.stream_bytes, 4096, 1 << 32)?,
                 call_deadline: seconds * 1_000_000_000,
+                characters_per_token: self.number("characters-per-token", defaults.characters_per_token, 1, 100)?,
             },
         })
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use observer::capture::recording::{Entry, Reader};
 use observer::protocol::event::Timestamp;
-use observer::protocol::observation::{Call, Observation, Output, Party, Side};
+use observer::protocol::observation::{Call, Catalog, Observation, Output, Party, SessionChange, Side};
 use observer::protocol::{Limits, Pipeline};
 
 #[test]
@@ -107,10 +107,34 @@ fn line(output: &Output) -> Option<String> {
                 protocol_version.as_deref().unwrap_or("?")
             ),
             Observation::Subscription { change, .. } => format!("  subscription {change:+}"),
+            Observation::Session { change, .. } => session_line(change),
+            Observation::Task(task) => format!("  task of {} is {}", task.call, task.status.name()),
+            Observation::Catalog(catalog) => catalog_line(catalog),
             Observation::PeerExit { pid, code, .. } => format!("  {} exits with {code}", pid.0),
             Observation::PeerReplaced { pid } => format!("  {} is another program now", pid.0),
         },
     })
+}
+
+fn session_line(change: &SessionChange) -> String {
+    match change {
+        SessionChange::Began => "  session begins".to_owned(),
+        SessionChange::Ended { how, .. } => format!("  session is {}", how.name()),
+    }
+}
+
+fn catalog_line(catalog: &Catalog) -> String {
+    let mut line = format!(
+        "  offers {} {}, {} B",
+        catalog.items,
+        catalog.kind.name(),
+        catalog.bytes
+    );
+    if let Some(change) = &catalog.change {
+        let counts = [&change.added, &change.removed, &change.altered].map(Vec::len);
+        write!(line, ": {counts:?} added, removed, altered").expect("a string takes everything");
+    }
+    line
 }
 
 fn call_line(call: &Call) -> String {

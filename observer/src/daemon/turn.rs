@@ -163,13 +163,11 @@ impl Loop {
                 ("other", census.streams_other),
             ],
             pending: census.pending,
-            evictions: vec![
-                ("streams", census.stream_evictions),
-                ("requests", census.request_evictions),
-                processes,
-                capabilities,
-                operations,
-            ],
+            evictions: census
+                .evictions
+                .into_iter()
+                .chain([processes, capabilities, operations])
+                .collect(),
             skipped_runs: figures(|program| program.skipped_runs),
             run_seconds: figures(|program| program.nanoseconds)
                 .into_iter()

@@ -210,7 +210,7 @@ impl Enricher {
     }
 
     fn handle_conversation(&mut self, observation: Observation, now: Timestamp) {
-        let Some(parties) = parties(&observation) else { return };
+        let Some(parties) = observation.parties() else { return };
         let (server, key) = self.server(parties);
         let capability = match self.naming.learned(&key, parties) {
             Some(capability) => capability,
@@ -235,14 +235,14 @@ impl Enricher {
     }
 
     fn settle_and_report(&mut self, observation: Observation) {
-        let Some(parties) = parties(&observation) else { return };
+        let Some(parties) = observation.parties() else { return };
         let (server, key) = self.server(parties);
         let capability = self.naming.settle(&key, parties, &server);
         self.report(observation, server, capability);
     }
 
     fn report(&mut self, observation: Observation, server: Arc<Workload>, capability: Arc<Capability>) {
-        let Some(parties) = parties(&observation) else { return };
+        let Some(parties) = observation.parties() else { return };
         let client = self.client(&parties.client);
         let operation = match &observation {
             Observation::Call(call) => {
@@ -258,6 +258,11 @@ impl Enricher {
                 };
                 self.operations
                     .label(&capability, &began.method, began.target.as_deref(), proof)
+            }
+            // What a task's call proved of its name, it proved when it was acknowledged.
+            Observation::Task(task) => {
+                self.operations
+                    .label(&capability, &task.method, task.target.as_deref(), Proof::Missing)
             }
             Observation::Notification { method, .. } | Observation::ServerRequest { method, .. } => {
                 method_label(method).into()
@@ -321,21 +326,6 @@ impl Enricher {
             namespace: namespace.to_owned(),
             ..Workload::default()
         })
-    }
-}
-
-/// Who talks with whom; `None` of observations about one process.
-fn parties(observation: &Observation) -> Option<&Parties> {
-    match observation {
-        Observation::Call(call) => Some(&call.parties),
-        Observation::CallBegan(began) => Some(&began.parties),
-        Observation::LateResponse(parties)
-        | Observation::Notification { parties, .. }
-        | Observation::ServerRequest { parties, .. }
-        | Observation::Malformed { parties, .. }
-        | Observation::Server { parties, .. }
-        | Observation::Subscription { parties, .. } => Some(parties),
-        Observation::PeerExit { .. } | Observation::PeerReplaced { .. } => None,
     }
 }
 

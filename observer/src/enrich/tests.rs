@@ -3,7 +3,7 @@
 use super::*;
 use crate::protocol::event::{Process, ProcessChange};
 use crate::protocol::observation::{
-    Call, CallBegan, Implementation, NetworkTransport, Outcome, Timing, Transport, Vantage,
+    Call, CallBegan, EstimatedTokens, Implementation, NetworkTransport, Outcome, Timing, Transport, Vantage,
 };
 
 fn stdio(server: u32) -> Parties {
@@ -21,6 +21,7 @@ fn stdio(server: u32) -> Parties {
         tls: false,
         vantage: Vantage::Server,
         authority: None,
+        lossy: false,
     }
 }
 
@@ -69,6 +70,11 @@ fn call(parties: Parties, method: &str) -> Observation {
         session: None,
         result_type: None,
         round: 1,
+        first_round: 1,
+        attempt: 1,
+        wants: None,
+        pressure: None,
+        tokens: EstimatedTokens::default(),
         task_id: None,
         traceparent: None,
         timing: Timing::default(),

@@ -268,6 +268,9 @@ impl Pipeline {
         }
         self.wake();
         self.give_up_early();
+        self.settle_tasks();
+        let silent = self.sessions.silent(self.now);
+        self.tell_sessions(silent);
         while let Some((due, slot)) = self.matcher.pop_due(self.now) {
             self.due(due, slot);
         }

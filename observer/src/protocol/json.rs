@@ -9,6 +9,8 @@ use std::borrow::Cow;
 
 use memchr::memchr2;
 
+use super::digest::characters;
+
 /// Nesting that is followed. Real messages stay below 30; each level costs stack.
 pub(crate) const MAX_DEPTH: u16 = 256;
 
@@ -57,7 +59,9 @@ impl<'a> Scanner<'a> {
     /// Steps through the members of an object; `visit` gets each key and must step over its value.
     ///
     /// Anything but an object is stepped over without a visit.
-    pub(crate) fn members(&mut self, visit: &mut dyn FnMut(&mut Self, &str) -> Walk<()>) -> Walk<()> {
+    ///
+    /// Keys are bytes: what they are compared with is known to be text.
+    pub(crate) fn members(&mut self, visit: &mut dyn FnMut(&mut Self, &[u8]) -> Walk<()>) -> Walk<()> {
         if self.peek()? != b'{' {
             return self.skip();
         }
@@ -66,7 +70,7 @@ impl<'a> Scanner<'a> {
             return self.leave();
         }
         loop {
-            let key = self.string()?;
+            let key = self.key()?;
             self.expect(b':')?;
             visit(self, &key)?;
             match self.peek()? {
@@ -79,6 +83,16 @@ impl<'a> Scanner<'a> {
 
     /// Steps through the elements of an array; `visit` gets the text of each.
     pub(crate) fn elements(&mut self, visit: &mut dyn FnMut(&'a [u8])) -> Walk<()> {
+        self.items(&mut |scanner| {
+            visit(scanner.raw()?);
+            Ok(())
+        })
+    }
+
+    /// Steps through the elements of an array; `visit` must step over each.
+    ///
+    /// Anything but an array is stepped over without a visit.
+    pub(crate) fn items(&mut self, visit: &mut dyn FnMut(&mut Self) -> Walk<()>) -> Walk<()> {
         if self.peek()? != b'[' {
             return self.skip();
         }
@@ -87,8 +101,7 @@ impl<'a> Scanner<'a> {
             return self.leave();
         }
         loop {
-            let element = self.raw()?;
-            visit(element);
+            visit(self)?;
             match self.peek()? {
                 b',' => self.at += 1,
                 b']' => return self.leave(),
@@ -111,6 +124,26 @@ impl<'a> Scanner<'a> {
             return self.string().map(Some);
         }
         self.skip().map(|()| None)
+    }
+
+    /// The text not consumed yet.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        &self.text[self.at..]
+    }
+
+    /// The text consumed since `start`, which is an earlier state of this scanner.
+    pub(crate) fn since(&self, start: &Self) -> &'a [u8] {
+        &self.text[start.at..self.at]
+    }
+
+    /// Steps over a value; adds its characters when it is a string, an escape counting as one.
+    pub(crate) fn characters(&mut self, total: &mut u64) -> Walk<()> {
+        if self.peek()? != b'"' {
+            return self.skip();
+        }
+        let (inner, escapes) = self.skip_string()?;
+        *total += characters(inner).saturating_sub(escapes);
+        Ok(())
     }
 
     /// Steps over a value; itself when it is a whole number that fits.
@@ -192,31 +225,42 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
+    fn key(&mut self) -> Walk<Cow<'a, [u8]>> {
+        if self.peek()? != b'"' {
+            return Err(Fault::Syntax);
+        }
+        let (inner, escapes) = self.skip_string()?;
+        if escapes > 0 {
+            return Ok(Cow::Owned(unescape(inner).into_bytes()));
+        }
+        Ok(Cow::Borrowed(inner))
+    }
+
     fn string(&mut self) -> Walk<Cow<'a, str>> {
         if self.peek()? != b'"' {
             return Err(Fault::Syntax);
         }
-        let (inner, escaped) = self.skip_string()?;
-        if escaped {
+        let (inner, escapes) = self.skip_string()?;
+        if escapes > 0 {
             return Ok(Cow::Owned(unescape(inner)));
         }
-        Ok(String::from_utf8_lossy(inner))
+        // Whole messages were checked before; what is left of a cut one may end within a character.
+        Ok(std::str::from_utf8(inner).map_or_else(|_| String::from_utf8_lossy(inner), Cow::Borrowed))
     }
 
-    /// Steps over a string; its inside, and whether that holds a backslash.
-    fn skip_string(&mut self) -> Walk<(&'a [u8], bool)> {
+    /// Steps over a string; its inside, and how many characters its escapes take more than what they stand for.
+    fn skip_string(&mut self) -> Walk<(&'a [u8], u64)> {
         let start = self.at + 1;
         let mut at = start;
-        let mut escaped = false;
+        let mut escapes = 0;
         loop {
             let rest = self.text.get(at..).ok_or(Fault::Cut)?;
-            let found = memchr2(b'"', b'\\', rest).ok_or(Fault::Cut)?;
-            at += found;
+            at += find_special(rest).ok_or(Fault::Cut)?;
             if self.text[at] == b'"' {
                 self.at = at + 1;
-                return Ok((&self.text[start..at], escaped));
+                return Ok((&self.text[start..at], escapes));
             }
-            escaped = true;
+            escapes += if self.text.get(at + 1) == Some(&b'u') { 5 } else { 1 };
             at += 2;
         }
     }
@@ -246,6 +290,26 @@ impl<'a> Scanner<'a> {
             Err(Fault::Syntax)
         }
     }
+}
+
+/// Where a string ends or has an escape.
+///
+/// Keys are short: to call the search that takes many bytes at once costs more than they do, eight bytes in one word do not.
+fn find_special(text: &[u8]) -> Option<usize> {
+    const WORDS: usize = 3;
+    const EACH: u64 = u64::from_le_bytes([1; 8]);
+    let zeros = |word: u64| word.wrapping_sub(EACH) & !word & (EACH << 7);
+    let mut at = 0;
+    for bytes in text.as_chunks::<8>().0.iter().take(WORDS) {
+        let word = u64::from_le_bytes(*bytes);
+        // The lowest mark is of a byte that is one; those above it may be of its borrow.
+        let found = zeros(word ^ (EACH * b'"' as u64)) | zeros(word ^ (EACH * b'\\' as u64));
+        if found != 0 {
+            return Some(at + found.trailing_zeros() as usize / 8);
+        }
+        at += bytes.len();
+    }
+    Some(at + memchr2(b'"', b'\\', &text[at..])?)
 }
 
 /// The grammar of RFC 8259 section 6.

@@ -3,24 +3,19 @@
 //! Key order is free: Node's SDK writes `jsonrpc` and `id` last. Where the middle of a message is missing, the envelope is
 //! taken from its head and from its tail.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::json::{Fault, Scanner};
-use super::mcp::method::{MAX_NAME, Method, cut};
-use super::observation::{Implementation, MalformedReason};
+use super::mcp::method::{Method, cut};
+use super::mcp::params::{Params, short};
+use super::mcp::reply::Reply;
+use super::observation::MalformedReason;
 
 /// Messages of one batch that are looked at; later ones are ignored.
 const MAX_BATCH: usize = 1024;
-
-/// Names of one list result that are kept.
-const MAX_LISTED: usize = 4096;
-
-/// Bytes of a short text (version, reason, trace parent, task id) that are kept.
-const MAX_TEXT: usize = 256;
 
 /// Bytes of an id that are kept; ids that differ only later are taken for one.
 const MAX_ID: usize = 256;
@@ -55,7 +50,7 @@ pub(crate) enum RpcId {
 
 impl RpcId {
     /// Reads a JSON value; `None` where it is no id.
-    fn from_json(raw: &[u8]) -> Option<Self> {
+    pub(crate) fn from_json(raw: &[u8]) -> Option<Self> {
         match raw.first()? {
             b'"' => {
                 let text = Scanner::new(raw).string_value().ok()??;
@@ -107,49 +102,16 @@ pub(crate) enum Kind {
     /// A result.
     Result(RpcId, Reply),
     /// An error; without an id where the request could not be read.
-    Error(Option<RpcId>, i64),
+    Error(Option<RpcId>, Failure),
 }
 
-/// What matters of `params`.
+/// What matters of `error`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Params {
-    /// `name`.
-    pub(crate) name: Option<Box<str>>,
-    /// `protocolVersion`, where it is a string.
-    pub(crate) version: Option<Box<str>>,
-    /// `clientInfo`, or that of `_meta`.
-    pub(crate) client: Option<Implementation>,
-    /// `_meta["io.modelcontextprotocol/protocolVersion"]`.
-    pub(crate) meta_version: Option<Box<str>>,
-    /// Whether `_meta` has a key that begins with `io.modelcontextprotocol/`.
-    pub(crate) meta_proves: bool,
-    /// `_meta.traceparent`.
-    pub(crate) traceparent: Option<Box<str>>,
-    /// `_meta.progressToken` of a request, `progressToken` of a progress notification.
-    pub(crate) progress_token: Option<RpcId>,
-    /// `requestId` of a cancellation.
-    pub(crate) request_id: Option<RpcId>,
-    /// `reason` of a cancellation.
-    pub(crate) reason: Option<Box<str>>,
-}
-
-/// What matters of `result`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Reply {
-    /// `isError` is true.
-    pub(crate) is_error: bool,
-    /// `resultType`.
-    pub(crate) result_type: Option<Box<str>>,
-    /// `task.taskId`.
-    pub(crate) task_id: Option<Box<str>>,
-    /// `protocolVersion`.
-    pub(crate) version: Option<Box<str>>,
-    /// `serverInfo`, or that of `_meta`.
-    pub(crate) server: Option<Implementation>,
-    /// Whether `_meta` has a key that begins with `io.modelcontextprotocol/`.
-    pub(crate) meta_proves: bool,
-    /// Names in `tools` and `prompts`.
-    pub(crate) listed: Vec<Box<str>>,
+pub(crate) struct Failure {
+    /// `code`; 0 where there is none.
+    pub(crate) code: i64,
+    /// The begin of `message`.
+    pub(crate) message: Option<Box<str>>,
 }
 
 /// What a body turned out to be.
@@ -187,7 +149,10 @@ fn read(payload: &Payload) -> Messages {
     if scanner.peek() != Ok(b'[') {
         return smallvec::smallvec![parse_one(text, payload)];
     }
-    let whole = Payload::default();
+    let whole = Payload {
+        bytes: payload.bytes.clone(),
+        ..Payload::default()
+    };
     let mut messages = Messages::new();
     let outcome = scanner.elements(&mut |element| {
         if messages.len() < MAX_BATCH {
@@ -204,7 +169,7 @@ fn read(payload: &Payload) -> Messages {
 fn parse_one(text: &[u8], payload: &Payload) -> Parsed {
     let mut envelope = Envelope::default();
     let mut scanner = Scanner::new(text);
-    match envelope.read(&mut scanner) {
+    match envelope.read(&mut scanner, &payload.bytes) {
         Ok(()) if scanner.at_end() => {}
         Ok(()) => return Parsed::Broken(MalformedReason::BadJson, None),
         Err(Fault::Cut) if payload.cut => envelope.read_tail(&payload.tail),
@@ -241,20 +206,21 @@ struct Envelope {
     method: Option<Method>,
     params: Params,
     result: Option<Reply>,
-    error: Option<i64>,
+    error: Option<Failure>,
 }
 
 impl Envelope {
-    fn read(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Fault> {
+    /// `source`: what the scanner's text is part of.
+    fn read(&mut self, scanner: &mut Scanner<'_>, source: &Bytes) -> Result<(), Fault> {
         self.is_object |= scanner.peek()? == b'{';
         scanner.members(&mut |scanner, key| {
             match key {
-                "jsonrpc" => self.version_2 = scanner.string_value()?.as_deref() == Some("2.0"),
-                "id" => self.id = Some(RpcId::from_json(scanner.raw()?)),
-                "method" => self.method = scanner.string_value()?.map(|name| Method::from_name(&name)),
-                "params" => return self.params.read(scanner),
-                "result" => return self.result.insert(Reply::default()).read(scanner),
-                "error" => return read_error(scanner, self.error.insert(0)),
+                b"jsonrpc" => self.version_2 = scanner.string_value()?.as_deref() == Some("2.0"),
+                b"id" => self.id = Some(RpcId::from_json(scanner.raw()?)),
+                b"method" => self.method = scanner.string_value()?.map(|name| Method::from_name(&name)),
+                b"params" => return self.params.read(scanner),
+                b"result" => return self.result.insert(Reply::default()).read(scanner, source),
+                b"error" => return self.error.insert(Failure::default()).read(scanner),
                 _ => return scanner.skip(),
             }
             Ok(())
@@ -269,10 +235,10 @@ impl Envelope {
         let mut starts: Vec<usize> = starts.into_iter().flatten().collect();
         starts.sort_unstable();
         for start in starts {
-            let text = [b"{", &tail[start + 1..]].concat();
+            let text = Bytes::from([b"{", &tail[start + 1..]].concat());
             let mut ending = Self::default();
             let mut scanner = Scanner::new(&text);
-            if ending.read(&mut scanner).is_ok() && scanner.at_end() {
+            if ending.read(&mut scanner, &text).is_ok() && scanner.at_end() {
                 self.version_2 |= ending.version_2;
                 self.id = self.id.take().or(ending.id);
                 self.method = self.method.take().or(ending.method);
@@ -299,129 +265,24 @@ impl Envelope {
         }
         match (id, self.result, self.error) {
             (Some(id), Some(reply), None) => Ok(Kind::Result(id, reply)),
-            (id, None, Some(code)) => Ok(Kind::Error(id.filter(|id| *id != RpcId::Null), code)),
+            (id, None, Some(failure)) => Ok(Kind::Error(id.filter(|id| *id != RpcId::Null), failure)),
             (None, ..) => Err((MalformedReason::NotJsonRpc, None)),
             (id, ..) => Err((MalformedReason::ResultAndError, id)),
         }
     }
 }
 
-fn read_error(scanner: &mut Scanner<'_>, code: &mut i64) -> Result<(), Fault> {
-    scanner.members(&mut |scanner, key| {
-        if key == "code" {
-            *code = scanner.integer_value()?.unwrap_or(0);
-            return Ok(());
-        }
-        scanner.skip()
-    })
-}
-
-impl Params {
+impl Failure {
     fn read(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Fault> {
         scanner.members(&mut |scanner, key| {
             match key {
-                "name" => self.name = scanner.string_value()?.map(|name| cut(&name, MAX_NAME).into()),
-                "protocolVersion" => self.version = short(scanner.string_value()?),
-                "clientInfo" => self.client = read_implementation(scanner)?,
-                "progressToken" => self.progress_token = RpcId::from_json(scanner.raw()?),
-                "requestId" => self.request_id = RpcId::from_json(scanner.raw()?),
-                "reason" => self.reason = short(scanner.string_value()?),
-                "_meta" => return self.read_meta(scanner),
+                b"code" => self.code = scanner.integer_value()?.unwrap_or(0),
+                b"message" => self.message = short(scanner.string_value()?),
                 _ => return scanner.skip(),
             }
             Ok(())
         })
     }
-
-    fn read_meta(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Fault> {
-        scanner.members(&mut |scanner, key| {
-            self.meta_proves |= key.starts_with(META_PREFIX);
-            match key.strip_prefix(META_PREFIX).unwrap_or(key) {
-                "protocolVersion" => self.meta_version = short(scanner.string_value()?),
-                "clientInfo" => self.client = read_implementation(scanner)?,
-                "traceparent" => self.traceparent = short(scanner.string_value()?),
-                "progressToken" => self.progress_token = RpcId::from_json(scanner.raw()?),
-                _ => return scanner.skip(),
-            }
-            Ok(())
-        })
-    }
-}
-
-impl Reply {
-    fn read(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Fault> {
-        scanner.members(&mut |scanner, key| {
-            match key {
-                "isError" => self.is_error = scanner.raw()? == b"true",
-                "resultType" => self.result_type = short(scanner.string_value()?),
-                "protocolVersion" => self.version = short(scanner.string_value()?),
-                "serverInfo" => self.server = read_implementation(scanner)?,
-                "task" => self.task_id = short(read_member(scanner, "taskId")?.map(Cow::Owned)),
-                "tools" | "prompts" => return self.read_listed(scanner),
-                "_meta" => return self.read_meta(scanner),
-                _ => return scanner.skip(),
-            }
-            Ok(())
-        })
-    }
-
-    fn read_listed(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Fault> {
-        scanner.elements(&mut |element| {
-            if let (true, Ok(Some(name))) = (
-                self.listed.len() < MAX_LISTED,
-                read_member(&mut Scanner::new(element), "name"),
-            ) {
-                self.listed.push(cut(&name, MAX_NAME).into());
-            }
-        })
-    }
-
-    fn read_meta(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Fault> {
-        scanner.members(&mut |scanner, key| {
-            self.meta_proves |= key.starts_with(META_PREFIX);
-            if key.strip_prefix(META_PREFIX) == Some("serverInfo") {
-                self.server = read_implementation(scanner)?;
-                return Ok(());
-            }
-            scanner.skip()
-        })
-    }
-}
-
-/// What every `_meta` key of the specification begins with (2026-07-28, basic, `_meta`).
-const META_PREFIX: &str = "io.modelcontextprotocol/";
-
-fn short(text: Option<Cow<'_, str>>) -> Option<Box<str>> {
-    text.map(|text| cut(&text, MAX_TEXT).into())
-}
-
-fn read_member(scanner: &mut Scanner<'_>, wanted: &str) -> Result<Option<String>, Fault> {
-    let mut found = None;
-    scanner.members(&mut |scanner, key| {
-        if key == wanted {
-            found = scanner.string_value()?.map(Cow::into_owned);
-            return Ok(());
-        }
-        scanner.skip()
-    })?;
-    Ok(found)
-}
-
-fn read_implementation(scanner: &mut Scanner<'_>) -> Result<Option<Implementation>, Fault> {
-    let (mut name, mut version) = (None, String::new());
-    scanner.members(&mut |scanner, key| {
-        match key {
-            "name" => name = scanner.string_value()?.map(|text| cut(&text, MAX_NAME).to_owned()),
-            "version" => {
-                version = scanner
-                    .string_value()?
-                    .map_or_else(String::new, |text| cut(&text, MAX_TEXT).to_owned());
-            }
-            _ => return scanner.skip(),
-        }
-        Ok(())
-    })?;
-    Ok(name.map(|name| Implementation { name, version }))
 }
 
 impl Message {
@@ -482,10 +343,11 @@ mod tests {
                 }
                 Kind::Notification(method, _) => format!("notification:{}", method.name()),
                 Kind::Result(id, reply) => format!("result:{id}:{}", reply.is_error),
-                Kind::Error(id, code) => {
+                Kind::Error(id, failure) => {
                     format!(
-                        "error:{}:{code}",
-                        id.as_ref().map_or_else(String::new, RpcId::to_string)
+                        "error:{}:{}",
+                        id.as_ref().map_or_else(String::new, RpcId::to_string),
+                        failure.code
                     )
                 }
             },

@@ -176,8 +176,10 @@ impl Matcher {
 
     /// Lets a request out.
     pub(crate) fn remove(&mut self, slot: Slot) -> Option<Box<Pending>> {
-        self.unlist(slot);
-        self.get(slot)?;
+        // What is over was unlisted when it ended.
+        if self.get(slot)?.over.is_none() {
+            self.unlist(slot);
+        }
         let pending = self.slots[slot.index as usize].1.take()?;
         self.free.push(slot.index);
         self.live -= 1;

@@ -3,6 +3,7 @@
 #![deny(clippy::disallowed_methods)]
 
 mod conversation;
+mod digest;
 pub mod event;
 mod flow;
 mod framing;
@@ -22,11 +23,14 @@ mod stream;
 
 use std::collections::VecDeque;
 
-use conversation::Early;
+use conversation::{Early, Settled};
 use event::{Event, Timestamp};
 use matcher::{Matcher, Scope, Slot};
+use mcp::again::Again;
 use mcp::peer::Peers;
-use observation::{Output, Parties};
+use mcp::session::Sessions;
+use mcp::task::Tasks;
+use observation::{Outcome, Output, Parties};
 use queue::Queue;
 use recent::Recent;
 use stream::{LinkId, Streams};
@@ -40,6 +44,8 @@ pub struct Limits {
     pub stream_bytes: usize,
     /// Nanoseconds after which a request without an answer is `unanswered`.
     pub call_deadline: u64,
+    /// By which a number of characters is divided for an estimate of tokens.
+    pub characters_per_token: u64,
 }
 
 impl Default for Limits {
@@ -48,7 +54,16 @@ impl Default for Limits {
             streams: 16_384,
             stream_bytes: 16 << 20,
             call_deadline: 300_000_000_000,
+            // English text and JSON in the vocabularies of today's models.
+            characters_per_token: 4,
         }
+    }
+}
+
+impl Limits {
+    /// Tokens by estimate; a begun one counts whole.
+    pub(crate) const fn tokens(&self, characters: u64) -> u64 {
+        characters.div_ceil(self.characters_per_token)
     }
 }
 
@@ -63,10 +78,11 @@ pub struct Census {
     pub streams_other: usize,
     /// Requests waiting for an answer.
     pub pending: usize,
-    /// Streams evicted so far.
-    pub stream_evictions: u64,
-    /// Requests evicted so far.
-    pub request_evictions: u64,
+    /// Entries forgotten so far because there were too many, by table.
+    pub evictions: [(&'static str, u64); 6],
+    /// Structured results so far that were not checked against their tool's schema: too large, too many, or a schema that
+    /// is refused.
+    pub unchecked_results: u64,
 }
 
 /// Turns kernel events into MCP observations.
@@ -89,7 +105,11 @@ pub struct Pipeline {
     matcher: Matcher,
     peers: Peers,
     /// Calls that ended without an answer, for the answer that comes late.
-    given_up: Recent<(Scope, jsonrpc::RpcId), Parties>,
+    given_up: Recent<(Scope, jsonrpc::RpcId), (Parties, Outcome)>,
+    settled: Settled,
+    again: Again,
+    tasks: Tasks,
+    sessions: Sessions,
     /// Sessions of HTTP+SSE whose endpoint was seen.
     sse_sessions: Recent<Box<str>, ()>,
     /// Refusals that a retry with another version makes steps of negotiation.
@@ -128,6 +148,10 @@ impl Pipeline {
             matcher: Matcher::default(),
             peers: Peers::default(),
             given_up: Recent::new(MAX_REMEMBERED),
+            settled: Settled::default(),
+            again: Again::default(),
+            tasks: Tasks::default(),
+            sessions: Sessions::default(),
             sse_sessions: Recent::new(MAX_REMEMBERED),
             refused: Vec::new(),
             early: VecDeque::new(),
@@ -173,10 +197,15 @@ impl Pipeline {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let restless = (!self.restless.is_empty() || !self.early.is_empty()).then(|| self.now.plus(queue::ORDER_WAIT));
-        [self.queue.next_due(), self.matcher.next_due(), restless]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.queue.next_due(),
+            self.matcher.next_due(),
+            self.tasks.next_due(),
+            restless,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Gives up everything that is pending, as at the end of a recording or of the daemon.
@@ -193,8 +222,15 @@ impl Pipeline {
     pub fn census(&self) -> Census {
         let mut census = Census {
             pending: self.matcher.len(),
-            stream_evictions: self.evictions.streams,
-            request_evictions: self.evictions.requests,
+            evictions: [
+                ("streams", self.evictions.streams),
+                ("requests", self.evictions.requests),
+                ("questions", self.again.evictions()),
+                ("tasks", self.tasks.evictions()),
+                ("sessions", self.sessions.evictions()),
+                ("catalogs", self.peers.catalogs.evictions()),
+            ],
+            unchecked_results: self.peers.schemas.skipped,
             ..Census::default()
         };
         for (_, link) in self.streams.iter() {

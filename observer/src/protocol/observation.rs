@@ -2,7 +2,13 @@
 
 use std::net::SocketAddr;
 
+pub use super::digest::Fingerprint;
 use super::event::{DropReason, Pid, StreamKey, Timestamp, Verdict};
+pub use super::mcp::again::InputKind;
+pub use super::mcp::catalog::{Catalog, CatalogChange, CatalogItem, CatalogKind};
+pub use super::mcp::pressure::{Origin, Pressure, Signal};
+pub use super::mcp::session::{SessionChange, SessionEnd};
+pub use super::mcp::task::{TaskEnd, TaskStatus};
 
 /// One thing that comes out of the pipeline.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,6 +78,17 @@ pub enum Observation {
         /// `1` or `-1`.
         change: i8,
     },
+    /// A session with an id began or ended.
+    Session {
+        /// Who talks with whom.
+        parties: Parties,
+        /// Which.
+        change: SessionChange,
+    },
+    /// A task is over; the call that began it was `task_accepted`.
+    Task(Box<TaskEnd>),
+    /// A server's catalog was listed for the first time, or is another one now.
+    Catalog(Box<Catalog>),
     /// A process ended that was one side of MCP conversations.
     PeerExit {
         /// The process.
@@ -86,6 +103,27 @@ pub enum Observation {
         /// The process.
         pid: Pid,
     },
+}
+
+impl Observation {
+    /// Who talks with whom; `None` of observations about one process.
+    #[must_use]
+    pub fn parties(&self) -> Option<&Parties> {
+        match self {
+            Self::Call(call) => Some(&call.parties),
+            Self::CallBegan(began) => Some(&began.parties),
+            Self::Task(task) => Some(&task.parties),
+            Self::Catalog(catalog) => Some(&catalog.parties),
+            Self::LateResponse(parties)
+            | Self::Notification { parties, .. }
+            | Self::ServerRequest { parties, .. }
+            | Self::Malformed { parties, .. }
+            | Self::Server { parties, .. }
+            | Self::Session { parties, .. }
+            | Self::Subscription { parties, .. } => Some(parties),
+            Self::PeerExit { .. } | Self::PeerReplaced { .. } => None,
+        }
+    }
 }
 
 /// Which side of MCP.
@@ -114,6 +152,8 @@ pub struct Parties {
     pub vantage: Vantage,
     /// HTTP `Host` or `:authority` of the request.
     pub authority: Option<String>,
+    /// Bytes of their streams were lost at some time: what is counted of them is a lower bound.
+    pub lossy: bool,
 }
 
 /// One side of a conversation.
@@ -256,6 +296,16 @@ pub struct Call {
     pub result_type: Option<String>,
     /// 1, or the number of the round after `input_required`.
     pub round: u32,
+    /// The number of the call of the first round: what the rounds of one operation have in common.
+    pub first_round: u64,
+    /// 1, or one more than that of the failed call of the last 60 s that this one repeats.
+    pub attempt: u32,
+    /// What the server wants, where the outcome is `input_required`.
+    pub wants: Option<InputKind>,
+    /// Whether it was refused under load, and by what that shows.
+    pub pressure: Option<Pressure>,
+    /// Tokens by estimate: [`super::Limits::characters_per_token`], text alone.
+    pub tokens: EstimatedTokens,
     /// Task id of a task acknowledgement.
     pub task_id: Option<String>,
     /// `traceparent` of the request's `_meta` or HTTP header.
@@ -272,6 +322,15 @@ pub struct Call {
     pub truncated: bool,
     /// Names of fields that were concluded, not read.
     pub inferred: Vec<&'static str>,
+}
+
+/// How many tokens a model would have had to write and read, by the number of characters; base64 is left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EstimatedTokens {
+    /// Of `arguments` as JSON text; `None` where there are none.
+    pub arguments: Option<u64>,
+    /// Of the texts of the result, or of a listing as JSON text; `None` where no result was read to its end.
+    pub result: Option<u64>,
 }
 
 /// When a call happened, by the kernel's clock.
@@ -368,43 +427,62 @@ impl Outcome {
     }
 }
 
-/// Which rule a message breaks; the label `reason` of `mcp_malformed_messages_total`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum MalformedReason {
-    /// Not JSON.
-    BadJson,
-    /// Not UTF-8.
-    BadUtf8,
-    /// JSON, but not a JSON-RPC 2.0 message.
-    NotJsonRpc,
-    /// Both or neither of `result` and `error`.
-    ResultAndError,
-    /// An id that is no string, number or null.
-    BadId,
-    /// Fewer bytes than `Content-Length` or the chunk size announced.
-    ShortBody,
-    /// Bytes between messages that are no message (a log line on a server's stdout).
-    StrayOutput,
-    /// HTTP that breaks RFC 9112.
-    BadHttp,
-    /// JSON nested deeper than is followed.
-    TooDeep,
+macro_rules! malformed_reasons {
+    ($( $(#[doc = $doc:literal])+ $name:ident = $label:literal; )+) => {
+        /// Which rule a message breaks; the label `reason` of `mcp_malformed_messages_total`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum MalformedReason { $( $(#[doc = $doc])+ $name, )+ }
+
+        impl MalformedReason {
+            /// Every reason.
+            pub const ALL: &'static [Self] = &[ $( Self::$name, )+ ];
+
+            /// The value of the label.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $( Self::$name => $label, )+ }
+            }
+        }
+    };
 }
 
-impl MalformedReason {
-    /// The value of the label.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::BadJson => "bad_json",
-            Self::BadUtf8 => "bad_utf8",
-            Self::NotJsonRpc => "not_json_rpc",
-            Self::ResultAndError => "result_and_error",
-            Self::BadId => "bad_id",
-            Self::ShortBody => "short_body",
-            Self::StrayOutput => "stray_output",
-            Self::BadHttp => "bad_http",
-            Self::TooDeep => "too_deep",
-        }
-    }
+malformed_reasons! {
+    /// Not JSON.
+    BadJson = "bad_json";
+    /// Not UTF-8.
+    BadUtf8 = "bad_utf8";
+    /// JSON, but not a JSON-RPC 2.0 message.
+    NotJsonRpc = "not_json_rpc";
+    /// Both or neither of `result` and `error`.
+    ResultAndError = "result_and_error";
+    /// An id that is no string, number or null.
+    BadId = "bad_id";
+    /// Fewer bytes than `Content-Length` or the chunk size announced.
+    ShortBody = "short_body";
+    /// Bytes between messages that are no message (a log line on a server's stdout).
+    StrayOutput = "stray_output";
+    /// HTTP that breaks RFC 9112.
+    BadHttp = "bad_http";
+    /// JSON nested deeper than is followed.
+    TooDeep = "too_deep";
+    /// An answer whose id nobody asked with; like the next three only on a stream that was seen whole.
+    UnknownId = "unknown_id";
+    /// A second answer to one request.
+    DuplicateAnswer = "duplicate_answer";
+    /// An answer to what wants none.
+    AnswerToNotification = "answer_to_notification";
+    /// An answer after its client or server had closed the stream.
+    AnswerAfterClose = "answer_after_close";
+    /// A complete result of a tool, prompt or resource without content.
+    MissingContent = "missing_content";
+    /// No `resultType` where the revision demands it (2026-07-28).
+    MissingResultType = "missing_result_type";
+    /// An HTTP message with JSON-RPC whose `Content-Type` says that it is something else.
+    WrongContentType = "wrong_content_type";
+    /// Header fields that say otherwise than the body, or that the revision demands and that are missing (2026-07-28).
+    HeaderMismatch = "header_mismatch";
+    /// A notification that was answered with success, but not with 202.
+    NotAccepted = "not_accepted";
+    /// `structuredContent` that the tool's own `outputSchema` does not allow.
+    SchemaViolation = "schema_violation";
 }

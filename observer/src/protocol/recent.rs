@@ -1,5 +1,6 @@
 //! A map that forgets its oldest entries beyond a bound.
 
+use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::hash::Hash;
 
@@ -25,8 +26,27 @@ impl<K: Hash + Eq + Clone, V> Recent<K, V> {
         }
     }
 
-    pub(crate) fn get(&self, key: &K) -> Option<&V> {
+    pub(crate) fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
         self.entries.get(key)
+    }
+
+    pub(crate) fn get_mut<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
+    where
+        K: Borrow<Q>,
+    {
+        self.entries.get_mut(key)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether a new entry takes the place of the oldest.
+    pub(crate) fn is_full(&self) -> bool {
+        self.entries.len() >= self.bound
     }
 
     pub(crate) fn contains(&self, key: &K) -> bool {
@@ -42,13 +62,24 @@ impl<K: Hash + Eq + Clone, V> Recent<K, V> {
         self.entries.entry(key).or_insert_with(default)
     }
 
-    fn make_room(&mut self) {
-        while self.entries.len() >= self.bound {
-            let Some(oldest) = self.order.pop_front() else {
-                return;
-            };
-            self.evictions += u64::from(self.entries.remove(&oldest).is_some());
+    /// Forgets the oldest entry.
+    pub(crate) fn pop_oldest(&mut self) -> Option<(K, V)> {
+        while let Some(key) = self.order.pop_front() {
+            if let Some(value) = self.entries.remove(&key) {
+                self.evictions += 1;
+                return Some((key, value));
+            }
         }
+        None
+    }
+
+    /// Keeps the entries that `keep` says so of.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&mut V) -> bool) {
+        self.entries.retain(|_, value| keep(value));
+    }
+
+    fn make_room(&mut self) {
+        while self.is_full() && self.pop_oldest().is_some() {}
         // Keys removed by name leave their place in the order behind.
         if self.order.len() > 2 * self.bound {
             let entries = &self.entries;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::enrich::{Capability, Finding, Report, Workload};
 use crate::protocol::event::{Pid, Timestamp};
 use crate::protocol::observation::{
-    Call, CallBegan, Implementation, NetworkTransport, Observation, Outcome, Parties, Party, Timing, Transport, Vantage,
+    Call, CallBegan, Catalog, CatalogChange, CatalogKind, EstimatedTokens, Fingerprint, Implementation,
+    NetworkTransport, Observation, Outcome, Parties, Party, Timing, Transport, Vantage,
 };
 
 pub(super) fn parties() -> Parties {
@@ -31,6 +32,7 @@ pub(super) fn parties() -> Parties {
         tls: false,
         vantage: Vantage::Server,
         authority: None,
+        lossy: false,
     }
 }
 
@@ -77,6 +79,11 @@ pub(super) fn call(change: impl FnOnce(&mut Call)) -> Finding {
         session: None,
         result_type: None,
         round: 1,
+        first_round: 1,
+        attempt: 1,
+        wants: None,
+        pressure: None,
+        tokens: EstimatedTokens::default(),
         task_id: None,
         traceparent: None,
         timing: Timing {
@@ -105,4 +112,21 @@ pub(super) fn began() -> Finding {
         target_known: true,
     };
     report(Observation::CallBegan(began), "get_forecast")
+}
+
+/// A catalog of two tools one of which is another than before.
+pub(super) fn catalog(change: Option<CatalogChange>) -> Finding {
+    let catalog = Catalog {
+        parties: parties(),
+        kind: CatalogKind::Tools,
+        items: 2,
+        bytes: 420,
+        fingerprint: fingerprint(),
+        change,
+    };
+    report(Observation::Catalog(Box::new(catalog)), "")
+}
+
+pub(super) fn fingerprint() -> Fingerprint {
+    Fingerprint::of_all(std::iter::empty())
 }

@@ -1,11 +1,12 @@
 //! Answers that came before the request they answer: ring order is not causal order.
 
-use super::{Answered, Source};
+use super::{Answered, Source, Stray};
 use crate::protocol::Pipeline;
 use crate::protocol::event::Timestamp;
 use crate::protocol::flow::CAUSE_WAIT;
 use crate::protocol::jsonrpc::RpcId;
 use crate::protocol::matcher::{Scope, Seen, Slot};
+use crate::protocol::observation::Side;
 
 /// Answers that may wait for their request.
 const MAX_EARLY: usize = 1024;
@@ -74,6 +75,13 @@ impl Pipeline {
         let flow = early.source.flow;
         let requests = [Some(flow.reverse()), self.counterpart(flow)];
         let scopes: Vec<Scope> = requests.into_iter().flatten().map(Scope::Line).collect();
-        self.unmatched(&scopes, Some(&early.id), early.answered.length);
+        let (parties, sight) = (self.parties(flow, Side::Server), self.line_sight(flow));
+        self.unmatched(Stray {
+            scopes: &scopes,
+            id: Some(&early.id),
+            length: early.answered.length,
+            parties,
+            sight,
+        });
     }
 }

@@ -21,6 +21,7 @@ use crate::protocol::marks::Mark;
 use crate::protocol::matcher::{Scope, Seen};
 use crate::protocol::mcp::method::Sender;
 use crate::protocol::mcp::outcome::End;
+use crate::protocol::mcp::pressure::Hints;
 use crate::protocol::observation::{MalformedReason, Observation, Side};
 use crate::protocol::stream::FlowId;
 
@@ -41,6 +42,8 @@ const MAX_ASKED: usize = 256;
 pub(crate) struct LineTalk {
     /// It carries MCP.
     pub(crate) evident: bool,
+    /// Its session began on it: no request was before.
+    pub(crate) greeted: bool,
     /// Which side writes it.
     pub(crate) sender: Option<Side>,
     /// The flow that goes the other way, where that is another object.
@@ -147,6 +150,7 @@ impl Pipeline {
         let source = Source {
             flow: flow_id,
             status: None,
+            hints: Hints::default(),
             first_byte: None,
         };
         match parsed {
@@ -187,6 +191,11 @@ impl Pipeline {
                         .is_some_and(|flow| flow.line.partner.is_none()),
                     ..Context::default()
                 };
+                if method.is("initialize")
+                    && let Some(flow) = self.streams.flow_mut(flow_id)
+                {
+                    flow.line.greeted = true;
+                }
                 let early = id.clone();
                 let asked = Asked {
                     id,

@@ -8,36 +8,35 @@
 //! ```
 
 mod early;
+mod ending;
 pub(crate) mod http;
 pub(crate) mod line;
+mod notices;
 mod pairing;
 mod parties;
 mod peers;
+mod strays;
 
 pub(crate) use early::Early;
+pub(crate) use ending::{Answered, Ended, as_answer};
+use ending::{SOON, end_of};
 use smallvec::SmallVec;
+pub(crate) use strays::{Settled, Sight, Stray};
 
 use super::Pipeline;
+use super::digest::Digest;
 use super::event::{DropReason, Pid, Timestamp};
-use super::jsonrpc::{Kind, Params, Parsed, Reply, RpcId};
+use super::jsonrpc::{Parsed, RpcId};
 use super::matcher::{Due, MAX_PENDING, Scope, Seen, Slot};
-use super::mcp::call::{Doom, Over, Pending};
-use super::mcp::method::{Method, Nature, cut};
-use super::mcp::outcome::{End, Facts, UNSUPPORTED_VERSION, classify, speaks_of_time};
+use super::mcp::again::{Answers, Turn};
+use super::mcp::call::Pending;
+use super::mcp::method::{Method, Nature};
+use super::mcp::outcome::End;
+use super::mcp::params::Params;
 use super::mcp::peer::PeerKey;
+use super::mcp::pressure::Hints;
 use super::observation::{MalformedReason, Observation, Output, Parties, Side, Vantage};
 use super::stream::FlowId;
-
-/// How long a call waits for who reads it before it is told, and a call whose peer is gone for an answer still on its way.
-/// Readers are milliseconds behind.
-const SOON: u64 = 250_000_000;
-
-/// How long an answer that is seen waits for being read. Readers are milliseconds behind, on a machine with more programs
-/// than processors parts of a second; one that is stopped for longer costs a time stamp.
-const READ: u64 = 2_000_000_000;
-
-/// How long a refusal for its protocol version waits for the retry that makes it a step of negotiation.
-const RETRY: u64 = 1_000_000_000;
 
 /// Methods and names of others are cut to this.
 const MAX_METHOD: usize = 256;
@@ -49,6 +48,8 @@ pub(crate) struct Source {
     pub(crate) flow: FlowId,
     /// Of HTTP: status of the answer it is part of.
     pub(crate) status: Option<u16>,
+    /// Of HTTP: what its fields say of load.
+    pub(crate) hints: Hints,
     /// Of an HTTP answer: when its first byte was written.
     pub(crate) first_byte: Option<Timestamp>,
 }
@@ -62,32 +63,8 @@ pub(crate) struct Context {
     pub(crate) traceparent: Option<Box<str>>,
     pub(crate) conversation: Option<PeerKey>,
     pub(crate) user_agent: Option<Box<str>>,
+    pub(crate) principal: Digest,
     pub(crate) unpaired: bool,
-}
-
-/// How a call was answered.
-pub(crate) struct Ended<'a> {
-    pub(crate) end: End<'a>,
-    pub(crate) http: Option<u16>,
-    pub(crate) answer: Option<(FlowId, Seen)>,
-    pub(crate) first_byte: Option<Timestamp>,
-    pub(crate) bytes: u64,
-    pub(crate) cut: bool,
-    pub(crate) inferred: bool,
-}
-
-impl Ended<'_> {
-    pub(crate) const fn without_answer(end: End<'_>, http: Option<u16>) -> Ended<'_> {
-        Ended {
-            end,
-            http,
-            answer: None,
-            first_byte: None,
-            bytes: 0,
-            cut: false,
-            inferred: false,
-        }
-    }
 }
 
 /// A request as it is let in.
@@ -122,11 +99,12 @@ impl Pipeline {
             cut,
         } = asked;
         let handshake = method.nature() == Nature::Handshake;
-        let before_handshake = self
-            .peers
-            .get(&conversation)
-            .is_none_or(|known| known.version.is_none());
         self.requests += 1;
+        let answers = if params.answers_input {
+            Answers::Given
+        } else {
+            Answers::None
+        };
         let mut pending = Pending {
             number: self.requests,
             id,
@@ -143,7 +121,13 @@ impl Pipeline {
             version: params.meta_version.or(context.version),
             session: context.session,
             traceparent: params.traceparent.or(context.traceparent),
-            before_handshake,
+            fingerprint: params.fingerprint,
+            turn: Turn::first(self.requests),
+            task: params.task.and_then(|task| task.id),
+            cursor: params.cursor,
+            principal: context.principal,
+            tokens: params.characters.map(|characters| self.limits.tokens(characters)),
+            before_handshake: true,
             told: false,
             first_progress: None,
             doomed: None,
@@ -156,6 +140,10 @@ impl Pipeline {
             params.version.filter(|_| handshake),
             context.user_agent,
         );
+        pending.turn = self.again.turn(&pending, params.request_state, answers, self.now);
+        if let Some(session) = &pending.session {
+            self.session_heard(session, &pending.parties);
+        }
         let tell_now = pending.parties.vantage == Vantage::Server || !self.has_reader(pending.flow);
         let deadline = match pending.method.nature() {
             Nature::Subscription | Nature::Blocking => None,
@@ -196,115 +184,6 @@ impl Pipeline {
             Observation::CallBegan(pending.began(self.peers.is_target_known(pending)))
         };
         self.observe(observation);
-    }
-
-    /// A result or an error for a pending request.
-    pub(crate) fn answer(&mut self, source: &Source, slot: Slot, message: Answered, seen: Seen) {
-        let Answered { body, length, cut } = message;
-        if let Ok(reply) = &body {
-            self.introduce_server(slot, reply);
-        }
-        let end = match &body {
-            Ok(reply) => End::Result {
-                is_error: reply.is_error,
-                result_type: reply.result_type.as_deref(),
-                task: reply.task_id.is_some(),
-            },
-            Err(code) => End::Error(*code),
-        };
-        let ended = Ended {
-            end,
-            http: source.status,
-            answer: Some((source.flow, seen)),
-            first_byte: source.first_byte.or(seen.first),
-            bytes: length,
-            cut,
-            inferred: false,
-        };
-        self.end(slot, &ended, body.as_ref().ok());
-    }
-
-    /// A call is over; it comes out now, or when its last time stamp is there.
-    pub(crate) fn end(&mut self, slot: Slot, ended: &Ended<'_>, reply: Option<&Reply>) {
-        self.matcher.unlist(slot);
-        let now = self.now;
-        let lossy = self.is_lossy(slot, ended.answer);
-        let Some(pending) = self.matcher.get_mut(slot).filter(|pending| pending.over.is_none()) else {
-            return;
-        };
-        let discover = pending.method.is("server/discover") && pending.before_handshake;
-        let facts = Facts {
-            end: ended.end,
-            http: ended.http,
-            negotiation: discover,
-        };
-        let (outcome, status) = classify(&facts);
-        let rpc_code = match ended.end {
-            End::Error(code) => Some(code),
-            _ => None,
-        };
-        pending.over = Some(Box::new(Over {
-            outcome,
-            status,
-            rpc_code,
-            http_status: ended.http,
-            result_type: reply.and_then(|reply| reply.result_type.clone()),
-            task_id: reply.and_then(|reply| reply.task_id.clone()),
-            answer: ended.answer,
-            first_byte: ended.first_byte,
-            bytes: ended.bytes,
-            cut: ended.cut,
-            at: pending.doomed.map_or(now, |(_, since)| since),
-            lossy,
-            inferred: ended.inferred,
-        }));
-        let may_retry = rpc_code == Some(UNSUPPORTED_VERSION) && !discover;
-        self.tell(slot);
-        let awaits_reader = self.awaits_reader(slot, ended.answer);
-        if may_retry {
-            self.refused.push(slot);
-            self.matcher.schedule(Due::Retry, now.plus(RETRY), slot);
-        } else if !awaits_reader {
-            self.emit(slot);
-        }
-    }
-
-    /// Whether the answer's reader is on this node and has not read it yet; it is waited for then.
-    fn awaits_reader(&mut self, slot: Slot, answer: Option<(FlowId, Seen)>) -> bool {
-        let Some((flow_id, seen)) = answer.filter(|(_, seen)| seen.read.is_none()) else {
-            return false;
-        };
-        if !self.has_reader(flow_id) {
-            return false;
-        }
-        if let Some(flow) = self.streams.flow_mut(flow_id) {
-            flow.await_read(seen.end, slot);
-        }
-        self.matcher.schedule(Due::Read, self.now.plus(READ), slot);
-        true
-    }
-
-    /// Hands a finished call out.
-    pub(crate) fn emit(&mut self, slot: Slot) {
-        self.refresh_parties(slot);
-        let Some(mut pending) = self.matcher.remove(slot) else {
-            return;
-        };
-        let Some(over) = pending.over.take() else {
-            return;
-        };
-        if pending.method.nature() == Nature::Subscription {
-            let parties = pending.parties;
-            return self.observe(Observation::Subscription { parties, change: -1 });
-        }
-        let target_known = self.peers.learn_target(&pending, &over);
-        if over.answer.is_none() {
-            for scope in pending.scopes.drain(..) {
-                self.given_up
-                    .entry((scope, pending.id.clone()), || pending.parties.clone());
-            }
-        }
-        self.observe(Observation::Call(Box::new(pending.into_call(*over, target_known))));
     }
 
     /// The byte before `end` of a flow was read: a request has reached its server, or an answer its client.
@@ -360,60 +239,6 @@ impl Pipeline {
         }
     }
 
-    /// A peer of this call is gone: unless an answer is still on its way, that ends it.
-    pub(crate) fn doom(&mut self, slot: Slot, doom: Doom, time: Timestamp) {
-        let now = self.now.max(time);
-        let Some(pending) = self.matcher.get_mut(slot).filter(|pending| pending.over.is_none()) else {
-            return;
-        };
-        match &mut pending.doomed {
-            Some((known, _)) if *known == Doom::Cancelled => *known = doom,
-            Some(_) => return,
-            None => pending.doomed = Some((doom, time)),
-        }
-        self.matcher.schedule(Due::Soon, now.plus(SOON), slot);
-    }
-
-    /// A notification from `from` within these scopes.
-    pub(crate) fn notify(&mut self, scopes: &[Scope], method: &Method, params: &Params, from: Side, parties: Parties) {
-        let find =
-            |pipeline: &Self, id: &RpcId| scopes.iter().find_map(|scope| pipeline.matcher.find(scope.clone(), id));
-        if method.is("notifications/cancelled")
-            && let Some(slot) = params.request_id.as_ref().and_then(|id| find(self, id))
-        {
-            let timeout = params.reason.as_deref().is_some_and(speaks_of_time);
-            self.end(slot, &Ended::without_answer(End::Cancelled { timeout }, None), None);
-        }
-        if method.is("notifications/progress")
-            && let Some(token) = &params.progress_token
-            && let Some(slot) = scopes
-                .iter()
-                .find_map(|scope| self.matcher.find_progress(scope.clone(), token))
-            && let Some(pending) = self.matcher.get_mut(slot)
-        {
-            let now = self.now;
-            pending.first_progress.get_or_insert(now);
-        }
-        self.observe(Observation::Notification {
-            parties,
-            method: cut(method.name(), MAX_METHOD).to_owned(),
-            from,
-        });
-    }
-
-    /// An answer whose request is not pending.
-    pub(crate) fn unmatched(&mut self, scopes: &[Scope], id: Option<&RpcId>, length: u64) {
-        let late = id.and_then(|id| {
-            scopes
-                .iter()
-                .find_map(|scope| self.given_up.remove(&(scope.clone(), id.clone())))
-        });
-        match late {
-            Some(parties) => self.observe(Observation::LateResponse(parties)),
-            None => self.lose(DropReason::OrphanResponse, length),
-        }
-    }
-
     pub(crate) fn malformed(&mut self, parties: Parties, from: Side, reason: MalformedReason) {
         self.observe(Observation::Malformed { parties, from, reason });
     }
@@ -424,58 +249,6 @@ impl Pipeline {
 
     pub(crate) fn lose(&mut self, reason: DropReason, bytes: u64) {
         self.outputs.push_back(Output::Lost { reason, bytes });
-    }
-
-    /// Too many requests are pending: the oldest place makes room.
-    fn evict_pending(&mut self) {
-        let Some(slot) = self.matcher.oldest() else {
-            return;
-        };
-        self.evictions.requests += 1;
-        self.lose(DropReason::RequestEvicted, 0);
-        self.end(slot, &Ended::without_answer(End::Deadline, None), None);
-        self.emit(slot);
-    }
-
-    /// Whether either flow of a call had a hole since its request.
-    fn is_lossy(&self, slot: Slot, answer: Option<(FlowId, Seen)>) -> bool {
-        let Some(pending) = self.matcher.get(slot) else {
-            return false;
-        };
-        let began = pending.seen.first.or(pending.seen.any());
-        let torn = |flow| self.streams.flow(flow).is_some_and(|flow| flow.torn_since(began));
-        // Where no answer came, it may have been in a hole.
-        let answers = answer.map(|(flow, _)| flow).or_else(|| self.counterpart(pending.flow));
-        torn(pending.flow) || answers.is_some_and(torn)
-    }
-}
-
-/// The body of an answer: a result, or the code of an error.
-#[derive(Debug)]
-pub(crate) struct Answered {
-    pub(crate) body: Result<Reply, i64>,
-    pub(crate) length: u64,
-    pub(crate) cut: bool,
-}
-
-/// What kind of answer a message is, if any: its id and its body.
-#[expect(
-    clippy::result_large_err,
-    reason = "the rest of the message is handed on, not an error"
-)]
-pub(crate) fn as_answer(kind: Kind) -> Result<(Option<RpcId>, Result<Reply, i64>), Kind> {
-    match kind {
-        Kind::Result(id, reply) => Ok((Some(id), Ok(reply))),
-        Kind::Error(id, code) => Ok((id, Err(code))),
-        other => Err(other),
-    }
-}
-
-const fn end_of(doom: Doom) -> End<'static> {
-    match doom {
-        Doom::ServerGone => End::ServerGone,
-        Doom::ClientGone => End::ClientGone,
-        Doom::Cancelled => End::Cancelled { timeout: false },
     }
 }
 

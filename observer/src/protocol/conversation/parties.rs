@@ -32,6 +32,7 @@ impl Pipeline {
             Side::Server => 1 - flow.side,
         };
         let end = |side: usize, pid| party(link, side, pid);
+        let torn = |flow| self.streams.flow(flow).is_some_and(|flow| flow.last_gap.is_some());
         Parties {
             client: end(
                 client_end,
@@ -56,6 +57,7 @@ impl Pipeline {
                 Vantage::Client
             },
             authority: None,
+            lossy: torn(flow) || reply.is_some_and(torn),
         }
     }
 

@@ -1,11 +1,13 @@
 //! What messages tell of the peers themselves: names, versions, tools; and refusals that turn out to be negotiation.
 
 use super::{Asked, PeerKey, Pipeline, Source};
-use crate::protocol::jsonrpc::Reply;
 use crate::protocol::matcher::Slot;
 use crate::protocol::mcp::call::Pending;
-use crate::protocol::mcp::peer::server_keys;
-use crate::protocol::observation::{Implementation, Observation, Outcome, Parties};
+use crate::protocol::mcp::catalog::{CatalogKind, Page, Shelf, entries};
+use crate::protocol::mcp::peer::{server_keys, server_of};
+use crate::protocol::mcp::reply::{Part, Reply};
+use crate::protocol::mcp::schema::Check;
+use crate::protocol::observation::{Implementation, MalformedReason, Observation, Outcome, Parties, Side};
 
 impl Pipeline {
     /// Fills in what is known of both sides, and remembers what an `initialize` says of the client.
@@ -23,6 +25,7 @@ impl Pipeline {
                 .clone_from(&client);
         }
         let known = self.peers.get(&pending.conversation);
+        pending.before_handshake = known.is_none_or(|known| known.version.is_none());
         pending.version = pending.version.take().or(offered).or_else(|| known?.version.clone());
         pending.parties.client.implementation = client.or_else(|| known?.client.clone()).or_else(|| {
             let agent = user_agent?;
@@ -49,10 +52,9 @@ impl Pipeline {
             return;
         };
         let version = reply.version.clone().filter(|_| pending.method.is("initialize"));
-        if reply.listed.is_empty() && version.is_none() && reply.server.is_none() {
+        if reply.kept.is_none() && version.is_none() && reply.server.is_none() {
             return;
         }
-        let lists = pending.method.is("tools/list") || pending.method.is("prompts/list");
         if let Some(version) = &version {
             pending.version = Some(version.clone());
         }
@@ -60,11 +62,7 @@ impl Pipeline {
             pending.parties.server.implementation.clone_from(&reply.server);
         }
         let (parties, conversation) = (pending.parties.clone(), pending.conversation.clone());
-        if lists && let Some(server) = server_keys(&parties).next().or(Some(conversation.clone())) {
-            for name in &reply.listed {
-                self.peers.list(server.clone(), name.clone());
-            }
-        }
+        self.listed(slot, reply);
         let known = self.peers.entry(conversation);
         let grown =
             (version.is_some() && known.version != version) || (reply.server.is_some() && known.server != reply.server);
@@ -84,16 +82,80 @@ impl Pipeline {
         }
     }
 
+    /// A page of a catalog: its names exist, and what is new at its end is told.
+    fn listed(&mut self, slot: Slot, reply: &Reply) {
+        let (Some(pending), Some(kept)) = (self.matcher.get(slot), &reply.kept) else {
+            return;
+        };
+        let Some(kind) = CatalogKind::of(kept.part).filter(|_| pending.method.name().ends_with("/list")) else {
+            return;
+        };
+        let shelf = Shelf {
+            server: server_of(pending),
+            principal: pending.principal,
+            kind,
+        };
+        let page = Page {
+            cursor: pending.cursor,
+            next: reply.next_cursor,
+            text: &kept.text,
+        };
+        if self.peers.catalogs.is_known(&shelf, &page) {
+            return;
+        }
+        let parties = pending.parties.clone();
+        let entries = entries(kind, &kept.text);
+        if matches!(kind, CatalogKind::Tools | CatalogKind::Prompts) {
+            for entry in &entries {
+                self.peers.list(&shelf.server, &entry.name);
+            }
+        }
+        if kind == CatalogKind::Tools {
+            for entry in &entries {
+                let schema = entry.schema.as_deref();
+                self.peers.schemas.learn(&shelf.server, &entry.name, schema);
+            }
+        }
+        if let Some(catalog) = self.peers.catalogs.turn(&shelf, &page, &entries, &parties) {
+            self.observe(Observation::Catalog(Box::new(catalog)));
+        }
+    }
+
+    /// A structured result that its tool's own schema does not allow is told; the call keeps its outcome, since not every
+    /// result is checked.
+    pub(crate) fn check_structured(&mut self, slot: Slot, reply: &Reply) {
+        let (Some(pending), Some(kept)) = (self.matcher.get(slot), &reply.kept) else {
+            return;
+        };
+        let Some(tool) = pending.target.as_deref().filter(|_| pending.method.is("tools/call")) else {
+            return;
+        };
+        if kept.part != Part::Structured || reply.is_error {
+            return;
+        }
+        let check = self
+            .peers
+            .schemas
+            .check(&server_of(pending), tool, &kept.text, self.now);
+        if check == Check::Violated {
+            let parties = pending.parties.clone();
+            self.malformed(parties, Side::Server, MalformedReason::SchemaViolation);
+        }
+    }
+
     /// What a new session knows is what its handshake told.
     pub(crate) fn begin_session(&mut self, slot: Slot, session: &str) {
         let Some(pending) = self.matcher.get_mut(slot) else {
             return;
         };
         pending.session = Some(session.into());
+        let began = pending.seen.first.or(pending.seen.any());
+        let told = self.sessions.heard(session, &pending.parties, began, self.now);
         let key = PeerKey::Session(session.into());
         let old = std::mem::replace(&mut pending.conversation, key.clone());
         let known = self.peers.get(&old).cloned().unwrap_or_default();
         *self.peers.entry(key) = known;
+        self.tell_sessions(told);
     }
 
     /// A new request with another version makes a refusal in the same conversation, or between the same two, negotiation.

@@ -2,12 +2,15 @@
 
 use smallvec::SmallVec;
 
+use super::again::{InputKind, Turn};
 use super::method::{Method, cut};
 use super::peer::PeerKey;
+use super::pressure::Pressure;
+use crate::protocol::digest::Digest;
 use crate::protocol::event::Timestamp;
 use crate::protocol::jsonrpc::RpcId;
 use crate::protocol::matcher::{Scope, Seen};
-use crate::protocol::observation::{Call, CallBegan, Outcome, Parties, Timing, Vantage};
+use crate::protocol::observation::{Call, CallBegan, EstimatedTokens, Outcome, Parties, Timing, Vantage};
 use crate::protocol::stream::FlowId;
 
 /// Bytes of an id in an observation.
@@ -36,6 +39,17 @@ pub(crate) struct Pending {
     pub(crate) version: Option<Box<str>>,
     pub(crate) session: Option<Box<str>>,
     pub(crate) traceparent: Option<Box<str>>,
+    /// Of what it asks for.
+    pub(crate) fingerprint: Digest,
+    pub(crate) turn: Turn,
+    /// `params.taskId`.
+    pub(crate) task: Option<Box<str>>,
+    /// Of a listing: its page.
+    pub(crate) cursor: Option<Digest>,
+    /// Who asks, as far as the transport says so.
+    pub(crate) principal: Digest,
+    /// Tokens of its arguments.
+    pub(crate) tokens: Option<u64>,
     /// The conversation had no handshake before it.
     pub(crate) before_handshake: bool,
     /// `CallBegan` is out.
@@ -64,6 +78,10 @@ pub(crate) struct Over {
     pub(crate) http_status: Option<u16>,
     pub(crate) result_type: Option<Box<str>>,
     pub(crate) task_id: Option<Box<str>>,
+    pub(crate) wants: Option<InputKind>,
+    pub(crate) pressure: Option<Pressure>,
+    /// Tokens of its result.
+    pub(crate) tokens: Option<u64>,
     /// The answer's message and the flow it came on.
     pub(crate) answer: Option<(FlowId, Seen)>,
     /// When the first byte of the answer was written; of an HTTP answer, of its head.
@@ -97,7 +115,11 @@ impl Pending {
             inferred.push("outcome");
         }
         let owned = |text: Option<Box<str>>| text.map(String::from);
-        let id = self.id.to_string();
+        // The rule, and spared the formatting machine.
+        let id = match &self.id {
+            RpcId::Integer(number) => number.to_string(),
+            other => other.to_string(),
+        };
         Call {
             number: self.number,
             parties: self.parties,
@@ -116,7 +138,15 @@ impl Pending {
             protocol_version: owned(self.version),
             session: owned(self.session),
             result_type: owned(over.result_type),
-            round: 1,
+            round: self.turn.round,
+            first_round: self.turn.first,
+            attempt: self.turn.attempt,
+            wants: over.wants,
+            pressure: over.pressure,
+            tokens: EstimatedTokens {
+                arguments: self.tokens,
+                result: over.tokens,
+            },
             task_id: owned(over.task_id),
             traceparent: owned(self.traceparent),
             timing,

@@ -1,10 +1,7 @@
 //! How a call ended and the HTTP-like status of that: the table of the README, first match wins.
 
+use super::pressure::{Pressure, Signal};
 use crate::protocol::observation::Outcome;
-
-/// JSON-RPC codes by which servers and gateways say that the caller is too fast: the HTTP status used as a code, and the
-/// vendor code that gateways use.
-const RATE_LIMIT_CODES: &[i64] = &[429, -32029];
 
 /// URL elicitation required (2025-11-25): the caller is asked for something, nothing failed.
 const URL_ELICITATION: i64 = -32042;
@@ -43,6 +40,8 @@ pub(crate) enum End<'a> {
 pub(crate) struct Facts<'a> {
     pub(crate) end: End<'a>,
     pub(crate) http: Option<u16>,
+    /// It is a refusal that is about load.
+    pub(crate) pressure: Option<Pressure>,
     /// It was a refused probe that the client follows by another handshake.
     pub(crate) negotiation: bool,
 }
@@ -84,9 +83,11 @@ fn status(facts: &Facts<'_>, outcome: Outcome) -> u16 {
         End::Error(code) => Some(code),
         _ => None,
     };
+    // Words alone do not change what the answer says of itself.
+    if let Some(Pressure::RateLimited(Signal::Status | Signal::Header | Signal::Code, _)) = facts.pressure {
+        return 429;
+    }
     match (facts.http, code, outcome) {
-        (Some(429), ..) => 429,
-        (_, Some(code), _) if RATE_LIMIT_CODES.contains(&code) => 429,
         (Some(http), ..) if !(200..300).contains(&http) => http,
         (.., Outcome::Ok | Outcome::InputRequired | Outcome::TaskAccepted) | (_, Some(URL_ELICITATION), _) => 200,
         (_, Some(-32700 | -32600 | -32602 | -32020 | -32021 | UNSUPPORTED_VERSION), _) => 400,
@@ -109,6 +110,7 @@ pub(crate) fn speaks_of_time(reason: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pressure::{Refusal, recognise};
     use super::*;
 
     fn result(is_error: bool, result_type: Option<&str>, task: bool) -> End<'_> {
@@ -122,9 +124,19 @@ mod tests {
     #[test]
     fn one_line_a_row() {
         fn check(end: End<'_>, http: Option<u16>, expected: &str) {
+            let code = match end {
+                End::Error(code) => Some(code),
+                _ => None,
+            };
+            let refusal = Refusal {
+                http,
+                code,
+                ..Refusal::default()
+            };
             let (outcome, status) = classify(&Facts {
                 end,
                 http,
+                pressure: recognise(&refusal),
                 negotiation: false,
             });
             assert_eq!(format!("{} {status}", outcome.name()), expected, "{end:?} {http:?}");
@@ -135,6 +147,7 @@ mod tests {
         check(End::Error(429), None, "rpc_error 429");
         check(End::Error(-32029), Some(200), "rpc_error 429");
         check(End::Http { challenges: false }, Some(503), "http_error 503");
+        check(End::Http { challenges: true }, Some(429), "http_error 429");
         check(End::Error(-32001), Some(404), "rpc_error 404");
         check(End::Http { challenges: true }, Some(401), "auth_challenge 401");
         check(End::Http { challenges: false }, Some(401), "http_error 401");
@@ -167,6 +180,7 @@ mod tests {
         let facts = Facts {
             end: End::Error(-32601),
             http: None,
+            pressure: None,
             negotiation: true,
         };
         assert_eq!(classify(&facts), (Outcome::Negotiation, 404));

@@ -2,8 +2,11 @@
 
 use std::net::SocketAddr;
 
+use crate::protocol::digest::Digest;
 use crate::protocol::event::Pid;
 use crate::protocol::mcp::call::{Over, Pending};
+use crate::protocol::mcp::catalog::Catalogs;
+use crate::protocol::mcp::schema::Schemas;
 use crate::protocol::observation::{Implementation, Outcome, Parties};
 use crate::protocol::recent::Recent;
 use crate::protocol::stream::{FlowId, LinkId};
@@ -41,7 +44,10 @@ pub(crate) struct Known {
 #[derive(Debug)]
 pub(crate) struct Peers {
     known: Recent<PeerKey, Known>,
-    names: Recent<(PeerKey, Box<str>), ()>,
+    /// Digests of server and name: a call looks here more than once.
+    names: Recent<Digest, ()>,
+    pub(crate) catalogs: Catalogs,
+    pub(crate) schemas: Schemas,
 }
 
 impl Default for Peers {
@@ -49,6 +55,8 @@ impl Default for Peers {
         Self {
             known: Recent::new(MAX_KNOWN),
             names: Recent::new(MAX_NAMES),
+            catalogs: Catalogs::default(),
+            schemas: Schemas::default(),
         }
     }
 }
@@ -67,20 +75,17 @@ impl Peers {
     }
 
     /// Notes that a server has a tool or prompt of this name.
-    pub(crate) fn list(&mut self, server: PeerKey, name: Box<str>) {
-        self.names.entry((server, name), || ());
-    }
-
-    fn is_listed(&self, server: PeerKey, name: &str) -> bool {
-        self.names.contains(&(server, name.into()))
+    pub(crate) fn list(&mut self, server: &PeerKey, name: &str) {
+        let key = Digest::of((server, name));
+        if !self.names.contains(&key) {
+            self.names.entry(key, || ());
+        }
     }
 
     /// Whether the tool or prompt that a request names exists, as far as it is known.
     pub(crate) fn is_target_known(&self, pending: &Pending) -> bool {
-        pending
-            .target
-            .as_deref()
-            .is_some_and(|target| self.is_listed(server_of(pending), target))
+        let target = pending.target.as_deref();
+        target.is_some_and(|target| self.names.contains(&Digest::of((server_of(pending), target))))
     }
 
     /// Whether the tool or prompt exists: a list named it, or this end of a call shows it, which is remembered.
@@ -93,7 +98,7 @@ impl Peers {
             Outcome::Ok | Outcome::InputRequired | Outcome::TaskAccepted
         );
         if works {
-            self.list(server_of(pending), target.into());
+            self.list(&server_of(pending), target);
         }
         works || self.is_target_known(pending)
     }
@@ -107,7 +112,7 @@ pub(crate) fn server_keys(parties: &Parties) -> impl Iterator<Item = PeerKey> {
 }
 
 /// By what the names of a server's tools are remembered: its process, else its address, else the conversation.
-fn server_of(pending: &Pending) -> PeerKey {
+pub(crate) fn server_of(pending: &Pending) -> PeerKey {
     let known = server_keys(&pending.parties).next();
     known.unwrap_or_else(|| pending.conversation.clone())
 }

@@ -6,7 +6,7 @@ use crate::protocol::event::{Source, StreamKey, Verdict};
 use crate::protocol::observation::Output;
 
 const CALL: &str = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"a\"}}\n";
-const RESULT: &str = "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n";
+const RESULT: &str = "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"content\":[]}}\n";
 
 /// Bytes that look random, the same ones each time.
 fn noise(length: usize) -> Vec<u8> {
@@ -178,13 +178,13 @@ fn a_line_of_a_hundred_megabytes() {
 #[test]
 fn http_that_breaks_the_rules() {
     let post = "POST /mcp HTTP/1.1\r\nMcp-Session-Id: x\r\nContent-Length: 76\r\n\r\n";
-    let ok = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 38\r\n\r\n";
+    let ok = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n";
     let check = |text: &str, expected: &str| {
         let mut scene = Scene::new();
         let (up, down) = scene.socket(1, 2, Source::Tcp);
         let exchange = |scene: &mut Scene, (up, down): (Line, Line)| {
             scene.say(10, up, 20, &format!("{post}{:<76}", CALL.trim()));
-            scene.say(20, down, 10, &format!("{ok}{:<38}", RESULT.trim()));
+            scene.say(20, down, 10, &format!("{ok}{:<50}", RESULT.trim()));
         };
         exchange(&mut scene, (up, down));
         for piece in text.as_bytes().chunks(60_000) {
@@ -259,8 +259,9 @@ fn a_hundred_thousand_half_messages() {
     scene.wait(1000 * MILLI);
     let census = scene.pipeline.census();
     assert!(census.streams_mcp + census.streams_undecided <= 1000);
-    assert_eq!(census.stream_evictions, lost as u64);
-    assert!(census.stream_evictions >= 99_000 && census.streams_mcp == 2);
+    let [(_, streams), ..] = census.evictions;
+    assert_eq!(streams, lost as u64);
+    assert!(streams >= 99_000 && census.streams_mcp == 2);
     assert_eq!(census.pending, 0);
 }
 
@@ -278,7 +279,7 @@ fn more_requests_than_are_remembered() {
         }
     }
     scene.wait(1000 * MILLI);
-    assert_eq!(scene.pipeline.census().request_evictions, more as u64);
+    assert_eq!(scene.pipeline.census().evictions[1], ("requests", more as u64));
     scene.pipeline.finish(crate::protocol::event::Timestamp(scene.now));
     for output in scene.outputs() {
         let line = super::scene::line(&output).unwrap_or_default();
@@ -316,4 +317,40 @@ fn more_pipelined_requests_than_are_remembered() {
     let response = "HTTP/1.1 204 No Content\r\n\r\n".repeat(1000);
     scene.write(20, down, response.as_bytes());
     assert_eq!(scene.told(), "");
+}
+
+#[test]
+fn more_sessions_failures_and_tasks_than_are_remembered() {
+    let mut scene = Scene::new();
+    let (up, down) = scene.socket(1, 2, Source::Tcp);
+    let sessions = 16_384 + 10;
+    for n in 0..sessions {
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","id":{n},"method":"tools/call","params":{{"name":"a","arguments":{{"n":{n}}}}}}}"#
+        );
+        let length = body.len();
+        scene.say(
+            10,
+            up,
+            20,
+            &format!("POST /mcp HTTP/1.1\r\nMcp-Session-Id: s{n}\r\nContent-Length: {length}\r\n\r\n{body}"),
+        );
+        let body = match n % 2 {
+            0 => format!(r#"{{"jsonrpc":"2.0","id":{n},"error":{{"code":-32603}}}}"#),
+            _ => format!(r#"{{"jsonrpc":"2.0","id":{n},"result":{{"task":{{"taskId":"{n}"}}}}}}"#),
+        };
+        let length = body.len();
+        scene.say(
+            20,
+            down,
+            10,
+            &format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"),
+        );
+    }
+    let told = scene.told();
+    assert_eq!(told.matches("session evicted").count(), 10);
+    assert_eq!(told.matches("task_accepted").count(), sessions / 2);
+    let evictions = scene.pipeline.census().evictions;
+    assert_eq!(evictions[3], ("tasks", (sessions / 2 - 4096) as u64));
+    assert_eq!(evictions[4], ("sessions", 10));
 }

@@ -84,13 +84,15 @@ fn json_answers_on_one_connection() {
     scene.say(10, up, 20, &post("/mcp", session, &call(5)));
     scene.say(20, down, 10, &json("200 OK", "", "{oops"));
     assert_snapshot!(scene.told(), @r"
+    session began
     server s 2025-06-18
     call initialize id=0 ok 200 10→20 streamable_http server
     notification notifications/initialized from client
     call tools/call add id=1 ok 200 10→20 streamable_http server
+    session expired after 1 ms
     call tools/call add id=2 rpc_error 404 10→20 streamable_http server
-    call tools/call add id=3 http_error 503 10→20 streamable_http server
-    call tools/call add id=4 auth_challenge 401 10→20 streamable_http server
+    call tools/call add id=3 http_error 503 10→20 streamable_http server attempt:2
+    call tools/call add id=4 auth_challenge 401 10→20 streamable_http server attempt:3
     malformed bad_json from server
     call tools/call add id=5 malformed 502 10→20 streamable_http server
     ");
@@ -201,6 +203,7 @@ fn answers_on_another_connection() {
         "HTTP/1.1 202 Accepted\r\nContent-Length: 8\r\n\r\nAccepted",
     );
     assert_snapshot!(scene.told(), @r"
+    session began
     call ping id=0 ok 200 10→20 http_sse server
     call tools/call add id=1 ok 200 10→20 http_sse server
     ");

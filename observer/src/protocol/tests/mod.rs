@@ -3,6 +3,9 @@
 mod holes;
 mod hostile;
 mod http;
+mod meaning;
+mod offers;
 mod properties;
+mod rules;
 mod scene;
 mod stdio;

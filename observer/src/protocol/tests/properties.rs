@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::scene::{MILLI, Scene, lines};
-use crate::protocol::observation::{Observation, Output};
+use crate::protocol::observation::{MalformedReason as Reason, Observation, Output};
 
 /// A session: who writes (`true`: the client) what.
 fn session(name: &str) -> Vec<(bool, String)> {
@@ -83,6 +83,19 @@ fn finish(scene: &mut Scene) -> Vec<Output> {
     scene.outputs()
 }
 
+/// The first response begins with a hole that nobody knows of, the second request is lost: what comes next answers neither.
+#[test]
+fn responses_out_of_step_with_their_requests() {
+    let mut scene = Scene::new();
+    play(&mut scene, 1, &http(&session("t")), &[1, 1, 1, 37], &[17, 33]);
+    let told = calls(&finish(&mut scene));
+    assert!(
+        told.iter()
+            .all(|call| call.contains(" ok 200") || call.contains("unanswered")),
+        "{told:?}"
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -112,6 +125,13 @@ proptest! {
         let ended = calls(&outputs).len();
         prop_assert_eq!(begun, ended);
         prop_assert!(ended <= 5);
+        // Nobody broke a rule that only a stream seen whole can show.
+        for output in &outputs {
+            if let Output::Observation(Observation::Malformed { reason, .. }) = output {
+                let seen = matches!(reason, Reason::BadJson | Reason::BadHttp | Reason::StrayOutput | Reason::NotJsonRpc);
+                prop_assert!(seen, "{}", lines(&outputs));
+            }
+        }
         // Every call was good: of what was lost no other outcome may be made.
         for call in calls(&outputs) {
             prop_assert!(call.contains(" ok 200") || call.contains("unanswered"), "{}", lines(&outputs));

@@ -8,7 +8,9 @@ use crate::protocol::event::{
     Closed, Data, Direction, Event, Holder, Missing, Opened, Pid, Position, Process, ProcessChange, Source, StreamKey,
     Timestamp,
 };
-use crate::protocol::observation::{Call, Observation, Output, Party, Side};
+use crate::protocol::observation::{
+    Call, Catalog, CatalogChange, CatalogItem, Observation, Output, Party, Pressure, SessionChange, Side, TaskEnd,
+};
 use crate::protocol::{Limits, Pipeline};
 
 pub(super) const MICRO: u64 = 1_000;
@@ -224,6 +226,74 @@ impl Scene {
     }
 }
 
+/// A stdio session on two pipes between client 10 and server 20: what they say is a line each.
+pub(super) struct Stdio {
+    pub(super) scene: Scene,
+    up: Line,
+    down: Line,
+}
+
+impl Stdio {
+    pub(super) fn new() -> Self {
+        let mut scene = Scene::new();
+        let (up, down) = (scene.pipe(1), scene.pipe(2));
+        Self { scene, up, down }
+    }
+
+    /// One whose handshake was seen.
+    pub(super) fn greeted(version: &str) -> Self {
+        let mut talk = Self::new();
+        talk.client(&format!(
+            r#""id":"hello","method":"initialize","params":{{"protocolVersion":"{version}"}}"#
+        ));
+        talk.server(&format!(r#""id":"hello","result":{{"protocolVersion":"{version}"}}"#));
+        talk.told();
+        talk
+    }
+
+    /// The client says a message, given without braces and version.
+    pub(super) fn client(&mut self, members: &str) -> &mut Self {
+        self.scene
+            .say(10, self.up, 20, &format!("{{\"jsonrpc\":\"2.0\",{members}}}\n"));
+        self
+    }
+
+    pub(super) fn server(&mut self, members: &str) -> &mut Self {
+        self.scene
+            .say(20, self.down, 10, &format!("{{\"jsonrpc\":\"2.0\",{members}}}\n"));
+        self
+    }
+
+    /// A call of a tool.
+    pub(super) fn call(&mut self, id: u32, tool: &str, more: &str) -> &mut Self {
+        self.client(&format!(
+            r#""id":{id},"method":"tools/call","params":{{"name":"{tool}"{more}}}"#
+        ))
+    }
+
+    /// Bytes from the server that are no message.
+    pub(super) fn server_says(&mut self, bytes: &[u8]) -> &mut Self {
+        self.scene.write(20, self.down, bytes);
+        self.scene.read(10, self.down, bytes.len());
+        self
+    }
+
+    /// Bytes from the server that nobody told of.
+    pub(super) fn hole(&mut self) -> &mut Self {
+        self.scene.skip(self.down, 100);
+        self
+    }
+
+    pub(super) fn told(&mut self) -> String {
+        self.scene.told()
+    }
+
+    pub(super) fn told_after(&mut self, nanoseconds: u64) -> Vec<Output> {
+        self.scene.wait(nanoseconds);
+        self.scene.outputs()
+    }
+}
+
 pub(super) fn lines(outputs: &[Output]) -> String {
     let lines: Vec<String> = outputs.iter().filter_map(line).collect();
     lines.join("\n")
@@ -252,6 +322,9 @@ pub(super) fn line(output: &Output) -> Option<String> {
                 )
             }
             Observation::Subscription { change, .. } => format!("subscription {change}"),
+            Observation::Session { change, .. } => session_line(change),
+            Observation::Task(task) => task_line(task),
+            Observation::Catalog(catalog) => catalog_line(catalog),
             Observation::PeerExit { pid, code, .. } => format!("exit {} {code}", pid.0),
             Observation::PeerReplaced { pid } => format!("replaced {}", pid.0),
         },
@@ -263,6 +336,45 @@ fn name(party: &Party) -> &str {
         .implementation
         .as_ref()
         .map_or("-", |implementation| &implementation.name)
+}
+
+fn session_line(change: &SessionChange) -> String {
+    match change {
+        SessionChange::Began => "session began".to_owned(),
+        SessionChange::Ended { how, duration } => {
+            let milliseconds = duration.map_or("?".to_owned(), |duration| (duration / MILLI).to_string());
+            format!("session {} after {milliseconds} ms", how.name())
+        }
+    }
+}
+
+fn task_line(task: &TaskEnd) -> String {
+    let target = task.target.as_deref().unwrap_or("-");
+    let milliseconds = task.duration / MILLI;
+    format!(
+        "task {} {target} {} after {milliseconds} ms",
+        task.method,
+        task.status.name()
+    )
+}
+
+fn catalog_line(catalog: &Catalog) -> String {
+    let names = |items: &[CatalogItem]| {
+        items
+            .iter()
+            .map(|item| item.name.as_str())
+            .collect::<Vec<_>>()
+            .join(",")
+    };
+    let change = catalog.change.as_ref().map_or(String::new(), |change| {
+        let CatalogChange {
+            added,
+            removed,
+            altered,
+        } = change;
+        format!(" +{} -{} ~{}", names(added), names(removed), names(altered))
+    });
+    format!("catalog {} {}{change}", catalog.kind.name(), catalog.items)
 }
 
 fn call_line(call: &Call) -> String {
@@ -285,6 +397,22 @@ fn call_line(call: &Call) -> String {
         if flag {
             line.push_str(word);
         }
+    }
+    if call.round > 1 {
+        line.push_str(&format!(" round:{}", call.round));
+    }
+    if call.attempt > 1 {
+        line.push_str(&format!(" attempt:{}", call.attempt));
+    }
+    if let Some(kind) = call.wants {
+        line.push_str(&format!(" wants:{}", kind.name()));
+    }
+    match call.pressure {
+        Some(Pressure::RateLimited(signal, origin)) => {
+            line.push_str(&format!(" limited:{}:{}", signal.name(), origin.name()));
+        }
+        Some(Pressure::Shed(signal)) => line.push_str(&format!(" shed:{}", signal.name())),
+        None => {}
     }
     for field in &call.inferred {
         line.push_str(&format!(" inferred:{field}"));

@@ -206,10 +206,10 @@ fn server_requests_cancellations_and_late_answers() {
     server request roots/list
     call tools/call slow id=1 timeout 504 10→20 stdio server
     notification notifications/cancelled from client
-    call tools/call slow id=2 cancelled 499 10→20 stdio server
+    call tools/call slow id=2 cancelled 499 10→20 stdio server attempt:2
     notification notifications/cancelled from client
     late response
-    lost orphan_response 49
+    malformed unknown_id from server
     ");
 }
 

@@ -1,4 +1,5 @@
-//! Calls as JSON lines: schema `mcp-call/1`, and small records of its own kind for malformed messages and process ends.
+//! Calls as JSON lines: schema `mcp-call/1`, and small records of its own kind for malformed messages, changed
+//! catalogs and process ends.
 //!
 //! The rows are in [`rows`]; `deploy/mcp-call-1.schema.json` describes them.
 
@@ -7,8 +8,8 @@ mod rows;
 use serde::Serialize;
 
 use rows::{
-    BytesRow, CallRow, CallerRow, FlagsRow, MalformedRow, McpRow, ProcessEndRow, ServerRow, TimingRow, TokensRow,
-    TraceRow, UserRow,
+    BytesRow, CallRow, CallerRow, CatalogRow, FlagsRow, ItemRow, MalformedRow, McpRow, ProcessEndRow, ServerRow,
+    TimingRow, TokensRow, TraceRow, UserRow,
 };
 
 use super::clock::Anchor;
@@ -16,7 +17,9 @@ use super::outcome::{error_type, level};
 use super::salt::Salt;
 use crate::enrich::{Departure, Ending, Finding, Report, Workload};
 use crate::protocol::event::Timestamp;
-use crate::protocol::observation::{Call, Observation, Parties, Party, Side, Transport, Vantage};
+use crate::protocol::observation::{
+    Call, Catalog, CatalogChange, CatalogItem, Observation, Parties, Party, Side, Transport, Vantage,
+};
 
 /// Bytes of a name or id that others chose, as far as a record holds it.
 const MAX_TEXT: usize = 256;
@@ -45,6 +48,10 @@ impl JsonLines {
                     lines,
                     &malformed(report, parties, *from, reason.name(), anchor.rfc3339(now), seq),
                 ),
+                Observation::Catalog(catalog) => match &catalog.change {
+                    Some(change) => write(lines, &altered(report, catalog, change, anchor.rfc3339(now), seq)),
+                    None => return 0,
+                },
                 _ => return 0,
             },
             Finding::Departure(departure) => {
@@ -93,8 +100,8 @@ impl JsonLines {
                 response: call.response_bytes,
             },
             estimated_tokens: TokensRow {
-                arguments: None,
-                result: None,
+                arguments: call.tokens.arguments,
+                result: call.tokens.result,
             },
             upstreams: [],
             trace: trace(call.traceparent.as_deref()),
@@ -228,6 +235,39 @@ fn malformed<'a>(
         transport: parties.transport.name(),
         caller: caller(&report.client, &parties.client, None),
         server: server(&report.server, &parties.server),
+    }
+}
+
+fn altered<'a>(
+    report: &'a Report,
+    catalog: &Catalog,
+    change: &'a CatalogChange,
+    timestamp: String,
+    seq: u64,
+) -> CatalogRow<'a> {
+    let rows = |items: &'a [CatalogItem]| -> Vec<ItemRow<'a>> {
+        let row = |item: &'a CatalogItem| ItemRow {
+            name: cut(&item.name),
+            fingerprint: item.fingerprint.to_string(),
+        };
+        items.iter().map(row).collect()
+    };
+    CatalogRow {
+        capability: &report.capability.name,
+        namespace: &report.capability.namespace,
+        timestamp,
+        level: "info",
+        schema: "mcp-catalog/1",
+        seq,
+        kind: catalog.kind.name(),
+        items: catalog.items,
+        bytes: catalog.bytes,
+        fingerprint: catalog.fingerprint.to_string(),
+        added: rows(&change.added),
+        removed: rows(&change.removed),
+        altered: rows(&change.altered),
+        caller: caller(&report.client, &catalog.parties.client, None),
+        server: server(&report.server, &catalog.parties.server),
     }
 }
 

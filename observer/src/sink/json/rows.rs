@@ -131,6 +131,33 @@ pub(super) struct MalformedRow<'a> {
     pub(super) server: ServerRow<'a>,
 }
 
+/// Schema `mcp-catalog/1`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CatalogRow<'a> {
+    pub(super) capability: &'a str,
+    pub(super) namespace: &'a str,
+    pub(super) timestamp: String,
+    pub(super) level: &'static str,
+    pub(super) schema: &'static str,
+    pub(super) seq: u64,
+    pub(super) kind: &'static str,
+    pub(super) items: u64,
+    pub(super) bytes: u64,
+    pub(super) fingerprint: String,
+    pub(super) added: Vec<ItemRow<'a>>,
+    pub(super) removed: Vec<ItemRow<'a>>,
+    pub(super) altered: Vec<ItemRow<'a>>,
+    pub(super) caller: CallerRow<'a>,
+    pub(super) server: ServerRow<'a>,
+}
+
+#[derive(Serialize)]
+pub(super) struct ItemRow<'a> {
+    pub(super) name: &'a str,
+    pub(super) fingerprint: String,
+}
+
 /// Schema `mcp-process/1`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -171,12 +171,22 @@ fn records_of_every_schema_are_numbered_together() {
         Finding::Departure(Departure { workload, ending, time })
     };
     assert_eq!(line(&mut json, &samples::began()), "");
+    assert_eq!(line(&mut json, &samples::catalog(None)), "");
+    let item = CatalogItem {
+        name: "get_forecast".into(),
+        fingerprint: samples::fingerprint(),
+    };
+    let change = CatalogChange {
+        altered: vec![item],
+        ..CatalogChange::default()
+    };
     let found = [
         samples::call(|_| ()),
         malformed,
         end(Ending::Exit { code: 9 }),
         end(Ending::Exit { code: 3 << 8 }),
         end(Ending::Exec),
+        samples::catalog(Some(change)),
     ];
     let records: Vec<Value> = found
         .iter()
@@ -198,4 +208,8 @@ fn records_of_every_schema_are_numbered_together() {
         (&3.into(), &"1970-01-01T00:00:03.000000Z".into())
     );
     assert_eq!(records[4]["event"], "exec");
+    assert_eq!(
+        (&records[5]["schema"], &records[5]["altered"][0]["name"]),
+        (&"mcp-catalog/1".into(), &"get_forecast".into())
+    );
 }

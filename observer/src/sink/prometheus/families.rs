@@ -62,8 +62,34 @@ families! {
         "Bytes of JSON-RPC answers of finished calls.";
     QUEUE = Histogram "mcp_queue_seconds" ["capability", "namespace"]
         "How long requests lay ready before the server read them.";
+    FIRST_PROGRESS = Histogram "mcp_first_progress_seconds" ["capability", "namespace", "operation"]
+        "From the request to its first progress notification.";
+    TOKENS = Counter "mcp_estimated_tokens_total" ["capability", "namespace", "operation", "caller", "kind"]
+        "Characters of text divided by --characters-per-token; kind is arguments, result or catalog. An estimate, not a bill.";
     CANCELLATIONS = Counter "mcp_cancellations_total" ["capability", "namespace", "operation", "reason"]
         "Calls that the client gave up: cancelled, timeout (it said so), client_gone.";
+    RETRIES = Counter "mcp_retries_total" ["capability", "namespace", "operation", "caller"]
+        "Calls that repeat a failed one of the last 60 s: same client, method, name and arguments.";
+    INPUT_REQUIRED = Counter "mcp_input_required_total" ["capability", "namespace", "operation", "kind"]
+        "Answers that want something first; kind is elicitation, sampling, roots, state_only or other.";
+    RATE_LIMITED = Counter "mcp_rate_limited_total" ["capability", "namespace", "operation", "signal", "origin"]
+        "Calls refused because the caller was too fast; signal is http_status, http_header, rpc_code or text, origin is server or upstream.";
+    LOAD_SHED = Counter "mcp_load_shed_total" ["capability", "namespace"]
+        "Calls refused because the server had too much to do.";
+    TASKS = Counter "mcp_tasks_total" ["capability", "namespace", "operation", "status"]
+        "Tasks that are over; status is completed, tool_error, failed or cancelled.";
+    TASK_DURATION = Histogram "mcp_task_duration_seconds" ["capability", "namespace", "operation", "status"]
+        "From the request of a task to the first sight of its end.";
+    SESSIONS = Gauge "mcp_sessions_active" ["capability", "namespace"]
+        "Sessions with an id; gone after 30 idle minutes.";
+    SESSION_DURATION = Histogram "mcp_server_session_duration_seconds" ["capability", "namespace"]
+        "From the begin of a session to its end, where both were seen.";
+    CATALOG_ITEMS = Gauge "mcp_catalog_items" ["capability", "namespace", "kind"]
+        "Items of the last listing; kind is tools, prompts, resources or resource_templates.";
+    CATALOG_BYTES = Gauge "mcp_catalog_bytes" ["capability", "namespace", "kind"]
+        "Bytes of the definitions in the last listing.";
+    CATALOG_CHANGES = Counter "mcp_catalog_changes_total" ["capability", "namespace", "kind"]
+        "Listings that differ from the one before that the same principal asked for.";
     NOTIFICATIONS = Counter "mcp_notifications_total" ["capability", "namespace", "mcp_method_name", "direction"]
         "Notifications; direction is client_to_server or server_to_client.";
     SERVER_REQUESTS = Counter "mcp_server_requests_total" ["capability", "namespace", "mcp_method_name"]

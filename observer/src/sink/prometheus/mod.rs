@@ -5,6 +5,7 @@ mod families;
 mod own;
 mod presence;
 mod series;
+mod traits;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use families as f;
 use own::Own;
 use presence::{Place, Presence, Role};
 use series::{Budget, Family, Owner};
+use traits::Traits;
 
 use super::clock::Anchor;
 use super::outcome::error_type;
@@ -56,6 +58,7 @@ pub struct Metrics {
     malformed: Family<IntCounterVec>,
     info: Family<GaugeVec>,
     last_call: Family<GaugeVec>,
+    traits: Traits,
 }
 
 impl Metrics {
@@ -85,6 +88,7 @@ impl Metrics {
             malformed: Family::new(&f::MALFORMED, &registry),
             info: Family::new(&f::INFO, &registry),
             last_call: Family::new(&f::LAST_CALL, &registry),
+            traits: Traits::new(&registry),
             registry,
         }
     }
@@ -174,6 +178,9 @@ impl Metrics {
                     .get(&labels, owners, budget)
                     .inspect(|open| open.add(f64::from(*change)));
             }
+            Observation::Session { change, .. } => self.traits.session(*change, labels, owner, budget),
+            Observation::Task(task) => self.traits.task(task, &report.operation, labels, owner, budget),
+            Observation::Catalog(catalog) => self.traits.catalog(catalog, labels, owner, budget),
             Observation::PeerExit { .. } | Observation::PeerReplaced { .. } => {}
         }
     }
@@ -213,6 +220,7 @@ impl Metrics {
         request.inspect(|total| total.inc_by(call.request_bytes));
         response.inspect(|total| total.inc_by(call.response_bytes));
         self.durations(report, call, labels, owner);
+        self.traits.call(report, call, labels, owner, &mut self.budget);
         let reason = match call.outcome {
             Outcome::Cancelled | Outcome::Timeout | Outcome::ClientGone => Some(call.outcome.name()),
             _ => None,
@@ -345,6 +353,19 @@ macro_rules! each_family {
         $do!($metrics.malformed);
         $do!($metrics.info);
         $do!($metrics.last_call);
+        $do!($metrics.traits.first_progress);
+        $do!($metrics.traits.tokens);
+        $do!($metrics.traits.retries);
+        $do!($metrics.traits.input_required);
+        $do!($metrics.traits.rate_limited);
+        $do!($metrics.traits.load_shed);
+        $do!($metrics.traits.tasks);
+        $do!($metrics.traits.task_duration);
+        $do!($metrics.traits.sessions);
+        $do!($metrics.traits.session_duration);
+        $do!($metrics.traits.catalog_items);
+        $do!($metrics.traits.catalog_bytes);
+        $do!($metrics.traits.catalog_changes);
     };
 }
 

@@ -3,7 +3,9 @@
 use super::*;
 use crate::enrich::{Capability, Ending, Workload};
 use crate::protocol::event::{DropReason, Pid};
-use crate::protocol::observation::MalformedReason;
+use crate::protocol::observation::{
+    CatalogChange, InputKind, MalformedReason, Origin, Pressure, SessionChange, SessionEnd, Signal, TaskEnd, TaskStatus,
+};
 use crate::sink::samples;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -350,4 +352,78 @@ fn the_observer_tells_of_itself_every_reason_from_the_start() {
     }
     assert!(bench.text().contains("process_cpu_seconds_total"));
     assert!(bench.text().contains("process_resident_memory_bytes"));
+}
+
+#[test]
+fn what_marks_a_capability_beyond_its_calls() {
+    let mut bench = Bench::new(10_000);
+    bench.take(&samples::call(|call| {
+        call.attempt = 2;
+        call.wants = Some(InputKind::Elicitation);
+        call.pressure = Some(Pressure::RateLimited(Signal::Text, Origin::Upstream));
+        call.tokens.arguments = Some(18);
+        call.tokens.result = Some(540);
+        call.timing.first_progress = Some(1_500_000_000);
+    }));
+    bench.take(&samples::call(|call| {
+        call.method = "tools/list".into();
+        call.target = None;
+        call.pressure = Some(Pressure::Shed(Signal::Status));
+        call.tokens.result = Some(90);
+    }));
+    let task = TaskEnd {
+        call: 1,
+        parties: samples::parties(),
+        method: "tools/call".into(),
+        target: Some("get_forecast".into()),
+        status: TaskStatus::ToolError,
+        ended: Timestamp(4 * SECOND),
+        duration: 3 * SECOND,
+    };
+    bench.take(&samples::report(Observation::Task(Box::new(task)), "get_forecast"));
+    let session = |change| {
+        let parties = samples::parties();
+        samples::report(Observation::Session { parties, change }, "")
+    };
+    bench
+        .take(&session(SessionChange::Began))
+        .take(&session(SessionChange::Began));
+    bench.take(&session(SessionChange::Ended {
+        how: SessionEnd::Deleted,
+        duration: Some(60 * SECOND),
+    }));
+    bench
+        .take(&samples::catalog(None))
+        .take(&samples::catalog(Some(CatalogChange::default())));
+    let text = bench.text();
+    let of = r#"capability="weather""#;
+    for expected in [
+        format!(r#"mcp_retries_total{{caller="agent",{of},namespace="host",operation="get_forecast"}} 1"#),
+        format!(r#"mcp_input_required_total{{{of},kind="elicitation",namespace="host",operation="get_forecast"}} 1"#),
+        format!(
+            r#"mcp_rate_limited_total{{{of},namespace="host",operation="get_forecast",origin="upstream",signal="text"}} 1"#
+        ),
+        format!(r#"mcp_load_shed_total{{{of},namespace="host"}} 1"#),
+        format!(
+            r#"mcp_estimated_tokens_total{{caller="agent",{of},kind="arguments",namespace="host",operation="get_forecast"}} 18"#
+        ),
+        format!(
+            r#"mcp_estimated_tokens_total{{caller="agent",{of},kind="result",namespace="host",operation="get_forecast"}} 540"#
+        ),
+        format!(
+            r#"mcp_estimated_tokens_total{{caller="agent",{of},kind="catalog",namespace="host",operation="tools/list"}} 90"#
+        ),
+        format!(r#"mcp_first_progress_seconds_sum{{{of},namespace="host",operation="get_forecast"}} 1.5"#),
+        format!(r#"mcp_tasks_total{{{of},namespace="host",operation="get_forecast",status="tool_error"}} 1"#),
+        format!(
+            r#"mcp_task_duration_seconds_sum{{{of},namespace="host",operation="get_forecast",status="tool_error"}} 3"#
+        ),
+        format!(r#"mcp_sessions_active{{{of},namespace="host"}} 1"#),
+        format!(r#"mcp_server_session_duration_seconds_sum{{{of},namespace="host"}} 60"#),
+        format!(r#"mcp_catalog_items{{{of},kind="tools",namespace="host"}} 2"#),
+        format!(r#"mcp_catalog_bytes{{{of},kind="tools",namespace="host"}} 420"#),
+        format!(r#"mcp_catalog_changes_total{{{of},kind="tools",namespace="host"}} 1"#),
+    ] {
+        assert!(text.lines().any(|line| line == expected), "{expected}\n{text}");
+    }
 }

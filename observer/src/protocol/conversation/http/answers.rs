@@ -2,7 +2,7 @@
 
 use super::Exchange;
 use crate::protocol::Pipeline;
-use crate::protocol::conversation::{Answered, Ended, Source, as_answer};
+use crate::protocol::conversation::{Answered, Ended, Source, Stray, as_answer};
 use crate::protocol::event::DropReason;
 use crate::protocol::framing::Ending;
 use crate::protocol::jsonrpc::{Kind, Message, Parsed, RpcId};
@@ -40,6 +40,7 @@ impl Pipeline {
         let source = Source {
             flow: flow_id,
             status: exchange.response.as_ref().map(|head| head.status),
+            hints: exchange.response.as_ref().map(|head| head.hints).unwrap_or_default(),
             first_byte: exchange.first_byte,
         };
         let slots = exchange.slots.clone();
@@ -87,10 +88,23 @@ impl Pipeline {
                 };
                 if let Some(slot) = found {
                     self.realign(source.flow.link, number, slot);
+                    if let Some(talk) = self.talk(source.flow.link) {
+                        talk.aligned |= slots.contains(&slot);
+                    }
                 }
                 match found {
                     Some(slot) => self.answer(source, slot, Answered { body, length, cut }, seen),
-                    None => self.unmatched(scopes, id.as_ref(), length),
+                    None => {
+                        let sight = self.http_sight(source.flow, number, cut);
+                        let id = id.as_ref();
+                        self.unmatched(Stray {
+                            scopes,
+                            id,
+                            length,
+                            parties,
+                            sight,
+                        });
+                    }
                 }
             }
             Err(Kind::Request(_, method, _)) if method.sender() != Sender::Client => {
@@ -139,6 +153,8 @@ impl Pipeline {
             .streams
             .flow(flow_id)
             .is_some_and(|flow| flow.torn_since(exchange.since));
+        self.check_response(flow_id, exchange, ending);
+        self.check_session(flow_id, exchange);
         for slot in exchange.slots.iter().copied() {
             if self.matcher.get(slot).is_none_or(|pending| pending.over.is_some()) {
                 continue;
@@ -157,7 +173,7 @@ impl Pipeline {
                 // HTTP+SSE: the answer comes on another connection.
                 202 => None,
                 // Before 2026-07-28 a server may end its event stream and the client resume it.
-                200..=299 if head.is_event_stream || ending == Ending::Gap || torn => None,
+                200..=299 if head.is_event_stream || ending == Ending::Gap || torn || exchange.unclear => None,
                 200..=299 => Some((End::Malformed, false)),
                 _ => Some((
                     End::Http {
@@ -175,6 +191,7 @@ impl Pipeline {
             let ended = Ended {
                 answer: Some((flow_id, seen)),
                 first_byte: exchange.first_byte,
+                hints: head.hints,
                 inferred,
                 ..Ended::without_answer(end, Some(head.status))
             };

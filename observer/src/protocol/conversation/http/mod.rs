@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 mod answers;
 mod ends;
+mod rules;
 mod sse;
 
 use self::sse::session_of;
@@ -20,6 +21,7 @@ use crate::protocol::framing::{Ending, Frame, FrameKind, Framer, SseEvent};
 use crate::protocol::jsonrpc::{Kind, Message, Parsed, Payload, parse};
 use crate::protocol::matcher::{Scope, Seen, Slot};
 use crate::protocol::mcp::peer::PeerKey;
+use crate::protocol::mcp::pressure::Hints;
 use crate::protocol::observation::{Parties, Side, Transport};
 use crate::protocol::stream::{FlowId, LinkId};
 
@@ -42,6 +44,8 @@ pub(crate) struct HttpTalk {
     answering: Option<u64>,
     /// Responses may have been lost since the last one.
     torn: bool,
+    /// A response answered its own request: the two rows are in step.
+    aligned: bool,
     /// Exchanges so far; each is named by its number.
     count: u64,
     /// Paths that proved to be MCP.
@@ -67,6 +71,10 @@ struct Exchange {
     sse: bool,
     held: Vec<Held>,
     slots: SmallVec<[Slot; 1]>,
+    /// It carried a notification, or the answer to a request of the server.
+    notified: bool,
+    /// Not all that it asks is known, or an answer in it belongs to what is not known.
+    unclear: bool,
 }
 
 impl HttpTalk {
@@ -76,6 +84,7 @@ impl HttpTalk {
             exchanges: VecDeque::new(),
             answering: None,
             torn: false,
+            aligned: false,
             count: 0,
             paths: SmallVec::new(),
             muted: false,
@@ -175,6 +184,8 @@ impl Pipeline {
             sse: false,
             held: Vec::new(),
             slots: SmallVec::new(),
+            notified: false,
+            unclear: false,
         });
         if rearmed && link.told == Verdict::HeadsOnly {
             link.told = Verdict::Undecided;
@@ -253,6 +264,7 @@ impl Pipeline {
         exchange.first_byte = seen.first;
         exchange.response = Some(head);
         if tunnel {
+            self.left_for_websocket(flow_id.link, number);
             return self.http_over(flow_id.link);
         }
         if proves {
@@ -319,15 +331,23 @@ impl Pipeline {
         };
         let message = match parsed {
             Parsed::Message(message) => *message,
-            Parsed::Broken(reason, _) => return self.malformed(parties, Side::Client, reason),
-            Parsed::Unreadable(bytes) => return self.lose(DropReason::Resync, bytes),
+            Parsed::Broken(reason, _) => {
+                self.unclear(flow_id.link, number);
+                return self.malformed(parties, Side::Client, reason);
+            }
+            Parsed::Unreadable(bytes) => {
+                self.unclear(flow_id.link, number);
+                return self.lose(DropReason::Resync, bytes);
+            }
         };
         let Message { kind, length, cut } = message;
+        self.check_mirror(flow_id.link, number, &kind, &parties);
         match kind {
             Kind::Request(id, method, params) => {
                 let source = Source {
                     flow: flow_id,
                     status: None,
+                    hints: Hints::default(),
                     first_byte: None,
                 };
                 let asked = Asked {
@@ -343,10 +363,11 @@ impl Pipeline {
                 }
             }
             Kind::Notification(method, params) => {
+                self.notified(flow_id.link, number);
                 self.notify(&context.scopes, &method, &params, Side::Client, parties);
             }
             // A client's answer to a request of its server.
-            Kind::Result(..) | Kind::Error(..) => {}
+            Kind::Result(..) | Kind::Error(..) => self.notified(flow_id.link, number),
         }
     }
 
@@ -385,6 +406,7 @@ impl Pipeline {
             version: request.version,
             traceparent: request.traceparent,
             user_agent: request.user_agent,
+            principal: request.principal,
             // HTTP+SSE, whose answers come on a connection that is older than the observer.
             unpaired: !sse && session_of(request.query.as_deref()).is_some(),
         };
@@ -420,7 +442,7 @@ impl Pipeline {
             if other {
                 self.heads_only(flow_id.link);
             }
-            return;
+            return self.check_request(flow_id, ending);
         }
         // An interim response ends without an answer to the request.
         let Some(number) = talk.answering.take() else {

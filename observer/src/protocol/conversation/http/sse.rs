@@ -16,6 +16,7 @@ impl Pipeline {
             exchange.request.query = query.map(Into::into);
             exchange.request.session = Some(session.clone());
         }
+        self.sse_session(link, number, &session);
         self.sse_sessions.entry(session, || ());
         self.exchange_is_mcp(link, number);
     }

@@ -2,7 +2,9 @@
 
 use httparse::{EMPTY_HEADER, Header, Status};
 
+use crate::protocol::digest::Digest;
 use crate::protocol::mcp::method::cut;
+use crate::protocol::mcp::pressure::Hints;
 
 /// Fields of a head; servers allow about a hundred.
 const MAX_FIELDS: usize = 128;
@@ -34,6 +36,12 @@ pub(crate) struct RequestHead {
     pub(crate) session: Option<Box<str>>,
     pub(crate) version: Option<Box<str>>,
     pub(crate) traceparent: Option<Box<str>>,
+    /// `Mcp-Method`.
+    pub(crate) mcp_method: Option<Box<str>>,
+    /// `Mcp-Name`.
+    pub(crate) mcp_name: Option<Box<str>>,
+    /// Of `Authorization`, whose value is not kept.
+    pub(crate) principal: Digest,
     /// Whether there is a field whose name begins with `mcp-`.
     pub(crate) proves_mcp: bool,
     /// Whether the body may be JSON: its type says so, or says nothing.
@@ -57,6 +65,7 @@ pub(crate) struct ResponseHead {
     pub(crate) encoded: bool,
     /// Whether there is a `WWW-Authenticate`.
     pub(crate) challenges: bool,
+    pub(crate) hints: Hints,
     /// Whether there is a field whose name begins with `mcp-`.
     pub(crate) proves_mcp: bool,
 }
@@ -145,7 +154,11 @@ struct Facts {
     encoded: bool,
     accepts_events: bool,
     challenges: bool,
+    hints: Hints,
     proves_mcp: bool,
+    mcp_method: Option<Box<str>>,
+    mcp_name: Option<Box<str>>,
+    principal: Digest,
     authority: Option<Box<str>>,
     user_agent: Option<Box<str>>,
     session: Option<Box<str>>,
@@ -188,6 +201,12 @@ impl Facts {
             4 if is("host") => self.authority = keep(),
             10 if is("user-agent") => self.user_agent = keep(),
             11 if is("traceparent") => self.traceparent = keep(),
+            // The subprotocol of MCP's SDKs.
+            22 if is("sec-websocket-protocol") => self.proves_mcp |= value.split(',').any(|name| name.trim() == "mcp"),
+            11 if is("retry-after") => self.hints.retry_after = true,
+            13 if is("authorization") => self.principal = Digest::of(field.value),
+            19 if is("ratelimit-remaining") => self.hints.exhausted |= value == "0",
+            21 if is("x-ratelimit-remaining") => self.hints.exhausted |= value == "0",
             _ => {}
         }
         if field
@@ -200,6 +219,10 @@ impl Facts {
                 self.session = keep();
             } else if is("mcp-protocol-version") {
                 self.version = keep();
+            } else if is("mcp-method") {
+                self.mcp_method = keep();
+            } else if is("mcp-name") {
+                self.mcp_name = keep();
             }
         }
         Some(())
@@ -234,6 +257,9 @@ impl Facts {
             session: self.session.clone(),
             version: self.version.clone(),
             traceparent: self.traceparent.clone(),
+            mcp_method: self.mcp_method.clone(),
+            mcp_name: self.mcp_name.clone(),
+            principal: self.principal,
             proves_mcp: self.proves_mcp,
             may_be_json: self.is_json.unwrap_or(true),
             encoded: self.encoded,
@@ -249,6 +275,7 @@ impl Facts {
             may_be_json: self.is_json.unwrap_or(true),
             encoded: self.encoded,
             challenges: self.challenges,
+            hints: self.hints,
             proves_mcp: self.proves_mcp,
         }
     }
