@@ -215,6 +215,7 @@ impl Stage {
             streams: 8,
             stream_bytes: MAX_BYTES,
             call_deadline: 5_000_000_000,
+            ..Limits::default()
         };
         let mut pipeline = Pipeline::new(limits);
         for key in 1..=2 * STREAMS {
