@@ -4,13 +4,17 @@
 //! byte stream. Whatever comes in, a step is a frame, a wish for more, or a counted loss.
 
 pub(crate) mod body;
+pub(crate) mod coding;
+pub(crate) mod content;
+pub(crate) mod head;
 pub(crate) mod http1;
 pub(crate) mod line;
 pub(crate) mod sse;
 
 use observer_common::drops::DropReason;
 
-use self::http1::{HttpFramer, RequestHead, ResponseHead};
+use self::head::{RequestHead, ResponseHead};
+use self::http1::HttpFramer;
 use self::line::LineFramer;
 use super::jsonrpc::Payload;
 use super::observation::MalformedReason;
@@ -82,6 +86,8 @@ pub(crate) enum Ending {
     Gap,
     /// The connection ended before.
     Short,
+    /// All of it came, but its content was not read: its coding is not known, or it decodes to more than is allowed.
+    Unread,
 }
 
 /// One server-sent event.

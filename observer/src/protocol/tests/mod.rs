@@ -1,5 +1,6 @@
 //! The pipeline as a whole: bytes of processes in, readable lines out.
 
+mod coded;
 mod holes;
 mod hostile;
 mod http;

@@ -39,7 +39,7 @@ impl Pipeline {
         };
         let source = Source {
             flow: flow_id,
-            status: exchange.response.as_ref().map(|head| head.status),
+            status: exchange.response.as_ref().and_then(|head| head.status),
             first_byte: exchange.first_byte,
         };
         let slots = exchange.slots.clone();
@@ -152,13 +152,13 @@ impl Pipeline {
                 .flow(flow_id)
                 .map(|flow| flow.seen(at.saturating_sub(1), at))
                 .unwrap_or_default();
-            let end = match head.status {
-                200..=299 if head.encoded => Some((answer_unread(), true)),
+            let end = match (head.status, ending) {
+                (Some(200..=299), Ending::Unread) => Some((answer_unread(), true)),
                 // HTTP+SSE: the answer comes on another connection.
-                202 => None,
+                (Some(202), _) => None,
                 // Before 2026-07-28 a server may end its event stream and the client resume it.
-                200..=299 if head.is_event_stream || ending == Ending::Gap || torn => None,
-                200..=299 => Some((End::Malformed, false)),
+                (Some(200..=299) | None, _) if head.media.may_be_events() || ending == Ending::Gap || torn => None,
+                (Some(200..=299) | None, _) => Some((End::Malformed, false)),
                 _ => Some((
                     End::Http {
                         challenges: head.challenges,
@@ -167,7 +167,7 @@ impl Pipeline {
                 )),
             };
             let Some((end, inferred)) = end else {
-                if head.status == 202 {
+                if head.status == Some(202) {
                     self.answers_elsewhere(slot);
                 }
                 continue;
@@ -176,7 +176,7 @@ impl Pipeline {
                 answer: Some((flow_id, seen)),
                 first_byte: exchange.first_byte,
                 inferred,
-                ..Ended::without_answer(end, Some(head.status))
+                ..Ended::without_answer(end, head.status)
             };
             self.end(slot, &ended, None);
         }
@@ -197,7 +197,7 @@ fn only(slots: &[Slot]) -> Option<Slot> {
     }
 }
 
-/// A compressed answer: its status says that it is one, its content is not read.
+/// An answer whose content is not read: its status says that it is one.
 const fn answer_unread() -> End<'static> {
     End::Result {
         is_error: false,

@@ -15,7 +15,7 @@ use self::sse::session_of;
 use super::{Asked, Context, Held, Source};
 use crate::protocol::Pipeline;
 use crate::protocol::event::{DropReason, Timestamp, Verdict};
-use crate::protocol::framing::http1::{RequestHead, ResponseHead, Verb};
+use crate::protocol::framing::head::{RequestHead, ResponseHead, Verb};
 use crate::protocol::framing::{Ending, Frame, FrameKind, Framer, SseEvent};
 use crate::protocol::jsonrpc::{Kind, Message, Parsed, Payload, parse};
 use crate::protocol::matcher::{Scope, Seen, Slot};
@@ -106,8 +106,7 @@ impl HttpTalk {
             self.exchanges.drain(..last);
         }
         let exchange = self.exchanges.front_mut().filter(|exchange| before(exchange))?;
-        let interim = head.status / 100 == 1 && head.status != 101;
-        self.answering = (!interim).then_some(exchange.number);
+        self.answering = (!head.is_interim()).then_some(exchange.number);
         Some(exchange)
     }
 
@@ -155,7 +154,7 @@ impl Pipeline {
         let number = talk.count;
         let known = talk.paths.contains(&head.path);
         let may_be_mcp = match head.verb {
-            Verb::Post => head.may_be_json,
+            Verb::Post => head.media.may_be_json(),
             Verb::Get => head.accepts_events,
             Verb::Delete => true,
             Verb::Head | Verb::Connect | Verb::Other => false,
@@ -228,28 +227,25 @@ impl Pipeline {
             .get_or_insert_with(|| Box::new(HttpTalk::new(flow_id.reverse())));
         let Some(exchange) = talk.answered_by(&head, seen) else {
             // Its request was never seen: an event stream may still speak for itself.
-            if !head.is_event_stream {
+            if !head.media.may_be_events() {
                 framer.skip_body();
             }
             return;
         };
         let verb = exchange.request.verb;
-        if verb == Verb::Head || (verb == Verb::Connect && head.status / 100 == 2) {
+        let tunnel = head.ends_http(verb);
+        if verb == Verb::Head || tunnel {
             framer.expect_no_body();
         }
-        if !exchange.mcp && exchange.held.is_empty() && !head.is_event_stream && !head.proves_mcp {
+        if !exchange.mcp && exchange.held.is_empty() && !head.media.may_be_events() && !head.proves_mcp {
             framer.skip_body();
         }
-        if head.encoded {
-            framer.skip_body();
-        }
-        if head.status / 100 == 1 && head.status != 101 {
+        if head.is_interim() {
             return;
         }
         let number = exchange.number;
         let proves = head.proves_mcp && (!exchange.held.is_empty() || head.session.is_some());
         let session = head.session.clone();
-        let tunnel = head.status == 101 || (verb == Verb::Connect && head.status / 100 == 2);
         exchange.first_byte = seen.first;
         exchange.response = Some(head);
         if tunnel {

@@ -15,7 +15,7 @@ fn drain(framer: &mut HttpFramer, out: &mut Vec<String>) {
         };
         out.push(match frame.kind {
             FrameKind::Request(head) => format!("{:?} {}", head.verb, head.path),
-            FrameKind::Response(head) => head.status.to_string(),
+            FrameKind::Response(head) => head.status.unwrap_or(0).to_string(),
             FrameKind::Body(payload) => format!(
                 "body={}{}",
                 String::from_utf8_lossy(&payload.bytes),
