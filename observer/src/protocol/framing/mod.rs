@@ -7,6 +7,7 @@ pub(crate) mod body;
 pub(crate) mod coding;
 pub(crate) mod content;
 pub(crate) mod head;
+pub(crate) mod hpack;
 pub(crate) mod http1;
 pub(crate) mod line;
 pub(crate) mod sse;
