@@ -199,6 +199,23 @@ impl Content {
         (self.shape, self.code) = (Shape::Skip, Code::Plain);
     }
 
+    /// There is no room for it.
+    pub(crate) fn refuse(&mut self, tally: &mut Tally) {
+        if !matches!(self.shape, Shape::Skip) {
+            tally.too_long += std::mem::take(&mut self.held);
+            (self.shape, self.code, self.unread) = (Shape::Skip, Code::Plain, true);
+        }
+    }
+
+    /// Bytes of memory that it takes, its decoder's aside.
+    pub(crate) fn room(&self) -> usize {
+        match &self.shape {
+            Shape::Skip | Shape::Untold => 0,
+            Shape::Whole(collector) => collector.held_bytes(),
+            Shape::Events(events) => events.held_bytes(),
+        }
+    }
+
     const fn is_coded(&self) -> bool {
         matches!(self.code, Code::Coded(_) | Code::Torn)
     }

@@ -4,6 +4,7 @@ mod coded;
 mod holes;
 mod hostile;
 mod http;
+mod http2;
 mod properties;
 mod scene;
 mod stdio;

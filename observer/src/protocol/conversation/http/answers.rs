@@ -1,6 +1,6 @@
 //! Answers over HTTP: which call a response ends, and how.
 
-use super::Exchange;
+use super::exchange::Exchange;
 use crate::protocol::Pipeline;
 use crate::protocol::conversation::{Answered, Ended, Source, as_answer};
 use crate::protocol::event::DropReason;
@@ -14,11 +14,9 @@ use crate::protocol::stream::{FlowId, LinkId};
 
 impl Pipeline {
     /// A message that a server sent in a response.
-    pub(super) fn http_answered(&mut self, flow_id: FlowId, number: Option<u64>, parsed: Parsed, seen: Seen) {
+    pub(super) fn http_answered(&mut self, flow_id: FlowId, number: u64, parsed: Parsed, seen: Seen) {
         let link = flow_id.link;
-        let exchange =
-            number.and_then(|number| self.talk(link)?.exchange(number).map(|exchange| (number, exchange.mcp)));
-        let Some((number, mcp)) = exchange else {
+        let Some(mcp) = self.talk(link).and_then(|talk| Some(talk.exchange(number)?.mcp)) else {
             return;
         };
         if !mcp {
@@ -104,6 +102,9 @@ impl Pipeline {
 
     /// An answer that belongs to a later exchange of its connection shows that the responses before it were not seen.
     fn realign(&mut self, link: LinkId, number: u64, slot: Slot) {
+        if self.talk(link).is_none_or(|talk| talk.is_http2()) {
+            return;
+        }
         let later = self.matcher.get(slot).and_then(|pending| {
             pending.scopes.iter().find_map(|scope| match scope {
                 Scope::Http(other, later) if *other == link && *later > number => Some(*later),

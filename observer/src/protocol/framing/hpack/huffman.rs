@@ -28,7 +28,7 @@ const SYMBOLS: usize = 257;
 const END: u16 = 256;
 
 /// Longest code in bits.
-const LONGEST: usize = 30;
+const LONGEST: u32 = 30;
 
 /// Lengths that codes have.
 const RANKS: usize = 21;
@@ -38,7 +38,7 @@ const RANKS: usize = 21;
 struct Rank {
     length: u32,
     /// The first code, and what comes after the last one, both moved to the left end of 32 bits.
-    first: u32,
+    first: u64,
     end: u64,
     /// Place of its first symbol in [`Code::symbols`].
     place: usize,
@@ -66,10 +66,10 @@ const fn code() -> Code {
     let (mut length, mut rank, mut place, mut next) = (1, 0, 0, 0_u64);
     while length <= LONGEST {
         let (first, from) = (next, place);
-        let mut symbol = 0;
-        while symbol < SYMBOLS {
-            if LENGTHS[symbol] as usize == length {
-                code.symbols[place] = symbol as u16;
+        let mut symbol = 0_u16;
+        while (symbol as usize) < SYMBOLS {
+            if LENGTHS[symbol as usize] as u32 == length {
+                code.symbols[place] = symbol;
                 place += 1;
                 next += 1 << (32 - length);
             }
@@ -77,8 +77,8 @@ const fn code() -> Code {
         }
         if place > from {
             code.ranks[rank] = Rank {
-                length: length as u32,
-                first: first as u32,
+                length,
+                first,
                 end: next,
                 place: from,
             };
@@ -101,8 +101,8 @@ pub(super) fn decode(input: &[u8], out: &mut Vec<u8>) -> bool {
             bits |= u64::from(*byte) << (56 - count);
             count += 8;
         }
-        let window = (bits >> 32) as u32;
-        let Some(rank) = CODE.ranks.iter().find(|rank| u64::from(window) < rank.end) else {
+        let window = bits >> 32;
+        let Some(rank) = CODE.ranks.iter().find(|rank| window < rank.end) else {
             return is_padding(bits, count);
         };
         if rank.length > count {

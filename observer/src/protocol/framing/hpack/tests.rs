@@ -187,7 +187,10 @@ fn who_comes_late_knows_what_came_since() {
             ("x", "y"),
         ],
     );
-    assert_eq!(fields(&mut late, &again).unwrap(), ":method: POST\naccept: */*\n?: def\nx: y");
+    assert_eq!(
+        fields(&mut late, &again).unwrap(),
+        ":method: POST\naccept: */*\n?: def\nx: y"
+    );
     let third = block(
         &mut encoder,
         &[("accept", "*/*"), ("mcp-session-id", "def"), ("x", "y")],

@@ -35,7 +35,11 @@ const STARTS: &[&[u8]] = &[
     b"PATCH ",
     b"CONNECT ",
     b"TRACE ",
+    b"PRI * HTTP/2.",
 ];
+
+/// What a client of HTTP/2 says first, as far as it looks like a head of HTTP/1.1 (RFC 9113, section 3.4).
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 
 /// Whether bytes begin like an HTTP/1 message, or are too few to tell.
 pub(crate) fn begins_message(bytes: &[u8]) -> bool {

@@ -20,7 +20,7 @@ mod chunked;
 mod head;
 
 pub(crate) use head::begins_message;
-use head::{Framing, Head};
+use head::{Framing, Head, PREFACE};
 
 /// Bytes of a head; servers refuse more than 8 to 64 KiB.
 const MAX_HEAD: usize = 64 << 10;
@@ -97,13 +97,9 @@ impl HttpFramer {
     pub(crate) fn feed(&mut self, chunk: Chunk) {
         match chunk {
             Chunk::Bytes { start, bytes, fresh } => {
-                if self.input.is_empty() {
-                    self.input = bytes;
-                    self.at = start;
-                } else {
-                    // Only while a response waits for its request.
-                    self.input = [self.input.as_ref(), bytes.as_ref()].concat().into();
-                }
+                debug_assert!(self.input.is_empty(), "who waits is not fed");
+                self.input = bytes;
+                self.at = start;
                 if let (State::Seek { chunked }, true) = (self.state, fresh) {
                     self.seek(chunked);
                 }
@@ -251,7 +247,7 @@ impl HttpFramer {
     fn event(&mut self, max_bytes: usize) -> Option<Step> {
         let (start, end, event) = self.content.event(max_bytes, &mut self.tally)?;
         let kind = FrameKind::Event(event);
-        Some(Step::Frame(Frame { start, end, kind }))
+        Some(Step::Frame(Frame::of(start..end, kind)))
     }
 
     /// This is no HTTP, or no longer: the message is over and the next one is looked for.
@@ -333,6 +329,10 @@ impl HttpFramer {
     /// Reads `partial`, which ends where the head ends.
     fn read_head(&mut self, torn: bool) -> Option<Step> {
         let text = self.partial.split();
+        if text == PREFACE {
+            self.tally.used += text.len() as u64;
+            return Some(Step::Frame(Frame::of(self.start..self.at, FrameKind::Preface)));
+        }
         let Some((head, framing)) = Head::parse(&text, torn) else {
             self.give_up(text.len());
             self.state = State::Seek { chunked: false };
@@ -362,7 +362,7 @@ impl HttpFramer {
         };
         self.content = Content::new(media, coding);
         let (start, end) = (self.start, self.at);
-        Some(Step::Frame(Frame { start, end, kind }))
+        Some(Step::Frame(Frame::of(start..end, kind)))
     }
 
     /// What began like a message is none. Before the first message that means another framing.
@@ -383,7 +383,7 @@ impl HttpFramer {
         let (start, end) = (self.start, self.at);
         if let Some(payload) = self.content.finish(ending != Ending::Short, &mut self.tally) {
             let kind = FrameKind::Body(payload);
-            return Step::Frame(Frame { start, end, kind });
+            return Step::Frame(Frame::of(start..end, kind));
         }
         if let Some(step) = self.report() {
             return step;
@@ -397,7 +397,7 @@ impl HttpFramer {
         self.content = Content::default();
         let ending = if unread { Ending::Unread } else { ending };
         let kind = FrameKind::End(ending);
-        Step::Frame(Frame { start, end, kind })
+        Step::Frame(Frame::of(start..end, kind))
     }
 
     /// The message whose head came last has no body whatever its fields say: it answers a HEAD request.

@@ -7,6 +7,7 @@ fn drain(framer: &mut HttpFramer, out: &mut Vec<String>) {
     loop {
         let frame = match framer.step(1 << 20) {
             Step::NeedMore => return,
+            Step::Response => continue,
             Step::Lost { bytes, broken, .. } => {
                 out.push(format!("lost:{bytes}{}", broken.map_or("", MalformedReason::name)));
                 continue;
