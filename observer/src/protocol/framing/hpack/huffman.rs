@@ -24,9 +24,6 @@ const LENGTHS: [u8; SYMBOLS] = [
 
 const SYMBOLS: usize = 257;
 
-/// The symbol that ends a string, whose beginning pads the last byte; it must not occur itself.
-const END: u16 = 256;
-
 /// Longest code in bits.
 const LONGEST: u32 = 30;
 
@@ -108,9 +105,10 @@ pub(super) fn decode(input: &[u8], out: &mut Vec<u8>) -> bool {
         if rank.length > count {
             return is_padding(bits, count);
         }
-        let symbol = CODE.symbols[rank.place + ((window - rank.first) >> (32 - rank.length)) as usize];
-        let Ok(byte) = u8::try_from(symbol) else {
-            debug_assert_eq!(symbol, END);
+        let place = usize::try_from((window - rank.first) >> (32 - rank.length));
+        let symbol = place.ok().and_then(|place| CODE.symbols.get(rank.place + place));
+        let Some(byte) = symbol.and_then(|symbol| u8::try_from(*symbol).ok()) else {
+            // It is the end of the string.
             return false;
         };
         out.push(byte);
@@ -131,7 +129,7 @@ mod tests {
     #[test]
     fn the_code_is_complete() {
         assert_eq!(CODE.ranks[RANKS - 1].end, 1 << 32);
-        assert_eq!(CODE.symbols[SYMBOLS - 1], END);
+        assert_eq!(CODE.symbols[SYMBOLS - 1], 256);
     }
 
     #[test]

@@ -271,3 +271,38 @@ proptest! {
         }
     }
 }
+
+/// Blocks of Python's `hpack`; `generate.py` beside them says what is in the file.
+const PYTHON_HPACK: &[u8] = include_bytes!("../../../../../tests/captures/hpack/python-hpack.bin");
+
+fn fnv(text: &[u8]) -> u64 {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    text.iter().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+#[test]
+fn what_pythons_hpack_encodes() {
+    let mut rest = PYTHON_HPACK;
+    let mut number = |length: usize| {
+        let bytes = rest.split_off(..length).unwrap();
+        bytes.to_vec()
+    };
+    let mut lists = 0;
+    for _ in 0..40 {
+        let mut decoder = Decoder::new();
+        let count = u16::from_be_bytes(number(2).try_into().unwrap());
+        for _ in 0..count {
+            let length = u16::from_be_bytes(number(2).try_into().unwrap());
+            let block = number(length.into());
+            let said = u64::from_be_bytes(number(8).try_into().unwrap());
+            let mut text = Vec::new();
+            let whole = decoder.decode(&block, |field| {
+                text.extend_from_slice(&[field.name.unwrap(), b": ", field.value.unwrap(), b"\n"].concat());
+            });
+            assert_eq!(whole, Ok(()), "list {lists}");
+            assert_eq!(fnv(&text), said, "list {lists}: {}", String::from_utf8_lossy(&text));
+            lists += 1;
+        }
+    }
+    assert_eq!(lists, 3000);
+}

@@ -422,7 +422,8 @@ impl HttpFramer {
 
     /// Whether the next step begins a response.
     pub(crate) fn at_response(&self) -> bool {
-        self.state == State::Head && !self.input.is_empty() && (self.is_response || self.input[0] == b'H')
+        let begins = self.state == State::Head && self.partial.is_empty() && !self.input.is_empty();
+        begins && (self.is_response || self.input[0] == b'H')
     }
 
     pub(super) fn take_used(&mut self) -> u64 {

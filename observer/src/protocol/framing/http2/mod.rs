@@ -11,12 +11,14 @@
 //! What peers agree on in SETTINGS need not be known: the encoder itself says in its blocks how large its table is, and longer
 //! frames say so in their headers.
 
+mod data;
 mod frame;
 mod message;
+mod sync;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use observer_common::drops::DropReason;
 
 use self::frame::{CONTINUATION, DATA, FrameHeader, GOAWAY, HEADER, HEADERS, PUSH_PROMISE, RST_STREAM};
@@ -138,70 +140,6 @@ impl Http2Framer {
             }
             Chunk::Gap { start, length, .. } => self.gap(start, length),
         }
-    }
-
-    /// Leaves [`State::Seek`] where a frame begins; what comes before is lost.
-    fn seek(&mut self, fresh: bool) {
-        let found = frame::find(&self.input, fresh);
-        let lost = found.unwrap_or(self.input.len());
-        self.input.advance(lost);
-        self.at += lost as u64;
-        self.tally.lost += lost as u64;
-        self.sought += lost as u64;
-        if found.is_some() {
-            self.state = State::Header;
-        } else if self.sought >= NOISE_BYTES && self.heads == 0 {
-            self.push(0, FrameKind::Noise);
-        }
-    }
-
-    fn gap(&mut self, start: u64, length: u64) {
-        self.tally.lost += self.input.len() as u64;
-        self.input.clear();
-        self.at = start + length;
-        match &mut self.state {
-            State::Data {
-                stream, left, padding, ..
-            } if length <= u64::from(*left) => {
-                if let Some(message) = self.messages.get_mut(stream) {
-                    message.content.gap(length);
-                }
-                // Where its length was in the hole, padding is taken for content: of a torn one that is no harm.
-                padding.get_or_insert(0);
-                *left -= u32::try_from(length).unwrap_or(*left);
-                *padding = padding.map(|padding| padding.min(*left));
-                self.end_data();
-            }
-            State::Skip(left) if length <= u64::from(*left) => *left -= u32::try_from(length).unwrap_or(*left),
-            State::Payload(header) if length <= u64::from(header.length) - self.partial.len() as u64 => {
-                let rest = u64::from(header.length) - self.partial.len() as u64 - length;
-                let rest = u32::try_from(rest).unwrap_or(u32::MAX);
-                self.lose_block();
-                self.state = State::Skip(rest);
-            }
-            _ => self.lose_place(),
-        }
-    }
-
-    /// Part of a header block is missing: what it did to the table is not known.
-    fn lose_block(&mut self) {
-        self.tally.lost += self.partial.len() as u64;
-        self.partial.clear();
-        if let Some(block) = self.block.take() {
-            self.tally.lost += block.bytes.len() as u64;
-        }
-        self.hpack.forget();
-        self.late = true;
-    }
-
-    /// Where the next frame begins is not known; anything may have gone by.
-    fn lose_place(&mut self) {
-        self.lose_block();
-        for message in self.messages.values_mut() {
-            message.content.gap(0);
-        }
-        self.state = State::Seek;
-        self.sought = 0;
     }
 
     pub(super) fn step(&mut self, max_bytes: usize) -> Step {
@@ -362,95 +300,6 @@ impl Http2Framer {
             self.fragment(header, &payload);
         }
         true
-    }
-
-    fn pad_length(&mut self) -> bool {
-        if self.input.is_empty() {
-            return false;
-        }
-        let length = u32::from(self.take(1)[0]);
-        self.tally.used += 1;
-        if let State::Data { left, padding, .. } = &mut self.state {
-            *left -= 1;
-            *padding = Some(length.min(*left));
-        }
-        self.end_data();
-        true
-    }
-
-    /// One piece of content, or of the padding behind it.
-    fn data(&mut self, max_bytes: usize) -> bool {
-        let State::Data {
-            stream, left, padding, ..
-        } = self.state
-        else {
-            return false;
-        };
-        let content = left.saturating_sub(padding.unwrap_or(0)) as usize;
-        let part = if content > 0 { content } else { left as usize };
-        let length = part.min(self.input.len());
-        if length == 0 {
-            return false;
-        }
-        let at = self.at;
-        let piece = self.take(length);
-        match self.messages.get_mut(&stream) {
-            Some(message) if content > 0 => {
-                let before = message.content.room();
-                let others = self.room - before;
-                message.take_in(at, piece, max_bytes.saturating_sub(others), &mut self.tally);
-                self.room = others + message.content.room();
-                self.current = Some((stream, None));
-            }
-            _ => self.tally.used += length as u64,
-        }
-        if let State::Data { left, .. } = &mut self.state {
-            *left -= u32::try_from(length).unwrap_or(*left);
-        }
-        self.end_data();
-        true
-    }
-
-    fn end_data(&mut self) {
-        if let State::Data {
-            stream,
-            left: 0,
-            last: true,
-            ..
-        } = self.state
-        {
-            self.current = Some((stream, Some(Ending::Whole)));
-        }
-    }
-
-    /// What is next of the current message: events, then at its end its content and that it ended.
-    fn hand_out(&mut self, max_bytes: usize) -> Option<Frame> {
-        let (stream, ending) = self.current?;
-        if let Some(message) = self.messages.get_mut(&stream) {
-            let others = self.room - message.content.room();
-            let event = message.content.event(max_bytes, &mut self.tally);
-            self.room = others + message.content.room();
-            if let Some((start, end, event)) = event {
-                let kind = FrameKind::Event(event);
-                return Some(Frame {
-                    start,
-                    end,
-                    stream,
-                    kind,
-                });
-            }
-        }
-        self.current = None;
-        let ending = ending?;
-        let mut message = self.messages.remove(&stream)?;
-        self.room -= message.content.room();
-        if let Some(mut payload) = message.content.finish(ending != Ending::Short, &mut self.tally) {
-            payload.guessed = !message.headed;
-            self.push(stream, FrameKind::Body(payload));
-        }
-        let unread = ending == Ending::Whole && message.content.is_unread();
-        self.push(stream, FrameKind::End(if unread { Ending::Unread } else { ending }));
-        None
     }
 
     fn push(&mut self, stream: u32, kind: FrameKind) {
