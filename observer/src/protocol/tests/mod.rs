@@ -6,5 +6,6 @@ mod hostile;
 mod http;
 mod http2;
 mod properties;
+mod rules;
 mod scene;
 mod stdio;

@@ -44,6 +44,8 @@ pub(crate) struct HttpFramer {
     is_response: bool,
     tally: Tally,
     rejected: bool,
+    /// After a hole: a message is taken to begin here, which its head has yet to show.
+    guessed: bool,
     ended: bool,
 }
 
@@ -80,6 +82,7 @@ impl HttpFramer {
             is_response: false,
             tally: Tally::default(),
             rejected: false,
+            guessed: false,
             ended: false,
         }
     }
@@ -113,6 +116,7 @@ impl HttpFramer {
         if begins_message(&self.input) {
             self.state = State::Head;
             self.start = self.at;
+            self.guessed = true;
         } else if chunked && head::begins_chunk(&self.input) {
             self.state = State::ChunkSize;
         }
@@ -252,7 +256,7 @@ impl HttpFramer {
 
     /// This is no HTTP, or no longer: the message is over and the next one is looked for.
     fn give_up(&mut self, bytes: usize) {
-        self.tally.broken = Some(MalformedReason::BadHttp);
+        self.tally.broken = (!std::mem::take(&mut self.guessed)).then_some(MalformedReason::BadHttp);
         self.tally.lost += bytes as u64 + self.partial.len() as u64;
         self.partial.clear();
         self.drop_input();
@@ -339,6 +343,7 @@ impl HttpFramer {
             return None;
         };
         self.heads += 1;
+        self.guessed = false;
         self.tally.used += text.len() as u64;
         self.is_response = matches!(head, Head::Response(_));
         self.state = match framing {
