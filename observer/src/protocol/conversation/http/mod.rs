@@ -99,11 +99,13 @@ impl Pipeline {
         }
         if proves {
             self.exchange_is_mcp(flow_id.link, number);
-        } else if grpc {
-            self.is_foreign(flow_id.link);
         } else if !may_be_mcp {
             self.skip_body(flow_id, stream);
-            self.heads_only(flow_id.link);
+            if grpc {
+                self.is_foreign(flow_id.link);
+            } else {
+                self.heads_only(flow_id.link);
+            }
         }
     }
 

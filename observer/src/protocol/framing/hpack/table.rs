@@ -14,6 +14,9 @@ const INITIAL_SIZE: usize = 4096;
 /// Bytes that are kept: browsers ask for 64 KiB, nobody for more. Entries beyond are forgotten, hence not known.
 const MAX_SIZE: usize = 64 << 10;
 
+/// Bytes of a name: no field that matters has a longer one, and what names an entry costs two bytes. A longer one is not known.
+const MAX_NAME: usize = 256;
+
 /// A field as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Field<'a> {
@@ -71,7 +74,7 @@ impl Table {
 
     pub(super) fn insert(&mut self, name: Option<&[u8]>, value: &[u8]) {
         let entry = Entry {
-            name: name.map(Into::into),
+            name: name.filter(|name| name.len() <= MAX_NAME).map(Into::into),
             value: value.into(),
         };
         self.size += entry.size();

@@ -220,6 +220,19 @@ fn a_table_that_is_named_again_and_again_is_bounded() {
     }
 }
 
+#[test]
+fn a_long_name_is_not_copied_again_and_again() {
+    let mut decoder = Decoder::new();
+    decoder.table.resize(64 << 10);
+    let mut block = [&bytes("40 7fa11e")[..], &[b'n'; 4000], &[0]].concat();
+    block.extend([0x7e, 0].repeat(30_000));
+    let mut known = 0;
+    decoder
+        .decode(&block, |field| known += usize::from(field.name.is_some()))
+        .unwrap();
+    assert_eq!(known, 1);
+}
+
 fn any_text() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         proptest::collection::vec(any::<u8>(), 0..40),
