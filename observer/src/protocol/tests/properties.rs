@@ -183,6 +183,36 @@ proptest! {
     }
 
     #[test]
+    fn any_frames_of_http2_at_all(
+        frames in proptest::collection::vec(
+            (any::<bool>(), 0_u8..11, any::<u8>(), 0_u32..8, proptest::collection::vec(any::<u8>(), 0..40), 0_usize..100),
+            0..40,
+        ),
+    ) {
+        let mut scene = Scene::new();
+        let (up, down) = scene.socket(1, 2, crate::protocol::event::Source::Tcp);
+        // A call that is good shows that the connection is MCP, so that every loss counts.
+        for (client, bytes) in session("t", Carrier::Http2).into_iter().take(4) {
+            let (line, from, to) = if client { (up, 10, 20) } else { (down, 20, 10) };
+            scene.write(from, line, &bytes);
+            scene.read(to, line, bytes.len());
+        }
+        for (client, kind, flags, stream, payload, hole) in frames {
+            let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+            let frame = [&length[1..], &[kind, flags], &stream.to_be_bytes(), &payload].concat();
+            let (line, from) = if client { (up, 10) } else { (down, 20) };
+            scene.write(from, line, &frame);
+            if hole < 10 {
+                scene.skip(line, hole + 1);
+            }
+            scene.wait(30 * MILLI);
+        }
+        let outputs = finish(&mut scene);
+        let ended = calls(&outputs);
+        prop_assert!(ended.iter().any(|call| call.contains("t0 id=0 ok 200")), "{}", lines(&outputs));
+    }
+
+    #[test]
     fn any_bytes_at_all(pieces in proptest::collection::vec((any::<bool>(), proptest::collection::vec(any::<u8>(), 0..200)), 0..20)) {
         let mut scene = Scene::new();
         let (up, down) = scene.socket(1, 2, crate::protocol::event::Source::Tcp);
