@@ -88,7 +88,10 @@ impl Pipeline {
                 }
                 match found {
                     Some(slot) => self.answer(source, slot, Answered { body, length, cut }, seen),
-                    None => self.unmatched(scopes, id.as_ref(), length),
+                    None => {
+                        self.answers_another(source.flow.link, number);
+                        self.unmatched(scopes, id.as_ref(), length);
+                    }
                 }
             }
             Err(Kind::Request(_, method, _)) if method.sender() != Sender::Client => {
@@ -158,7 +161,11 @@ impl Pipeline {
                 // HTTP+SSE: the answer comes on another connection.
                 (Some(202), _) => None,
                 // Before 2026-07-28 a server may end its event stream and the client resume it.
-                (Some(200..=299) | None, _) if head.media.may_be_events() || ending == Ending::Gap || torn => None,
+                (Some(200..=299) | None, _)
+                    if head.media.may_be_events() || ending == Ending::Gap || torn || exchange.strange =>
+                {
+                    None
+                }
                 (Some(200..=299) | None, _) => Some((End::Malformed, false)),
                 _ => Some((
                     End::Http {
@@ -180,6 +187,13 @@ impl Pipeline {
                 ..Ended::without_answer(end, head.status)
             };
             self.end(slot, &ended, None);
+        }
+    }
+
+    /// What came as this exchange's response answers a request that was not seen: its own is still to come, or went by unseen.
+    fn answers_another(&mut self, link: LinkId, number: u64) {
+        if let Some(exchange) = self.talk(link).and_then(|talk| talk.exchange(number)) {
+            exchange.strange = true;
         }
     }
 

@@ -52,6 +52,8 @@ pub(super) struct Exchange {
     /// When the response's first byte was written.
     pub(super) first_byte: Option<Timestamp>,
     pub(super) mcp: bool,
+    /// Its response answered a request that nobody was seen to ask.
+    pub(super) strange: bool,
     /// The answers to this exchange's messages come on another connection.
     pub(super) sse: bool,
     pub(super) held: Vec<Held>,
@@ -141,6 +143,7 @@ impl HttpTalk {
             response: None,
             first_byte: None,
             mcp: false,
+            strange: false,
             sse: false,
             held: Vec::new(),
             slots: SmallVec::new(),
