@@ -79,7 +79,9 @@ impl Pipeline {
     fn drive_one(&mut self, flow_id: FlowId) {
         self.step(flow_id);
         let (now, max_bytes) = (self.now, self.limits.stream_bytes);
-        while let Some(flow) = self.streams.flow_mut(flow_id) {
+        while !self.must_wait(flow_id)
+            && let Some(flow) = self.streams.flow_mut(flow_id)
+        {
             let Some(chunk) = flow.assembler.pop(now, max_bytes) else {
                 return;
             };
@@ -118,12 +120,13 @@ impl Pipeline {
             if let Step::Lost { bytes, .. } = step {
                 flow.ledger.lost += bytes;
             }
-            let http = matches!(flow.framer, Framer::Http(_));
+            let http = matches!(flow.framer, Framer::Http(_) | Framer::Http2(_));
             if http && self.reject(flow_id) {
                 continue;
             }
             match step {
                 Step::NeedMore => return,
+                Step::Response => {}
                 Step::Frame(frame) if http => self.http_frame(flow_id, frame),
                 Step::Frame(frame) => self.line_frame(flow_id, frame),
                 Step::Lost { reason, bytes, broken } => self.dropped(flow_id, reason, bytes, broken),
@@ -158,23 +161,21 @@ impl Pipeline {
         let Some(link) = self.streams.link_mut(flow_id.link) else {
             return false;
         };
-        let Framer::Http(framer) = &link.flows[flow_id.side].framer else {
+        let flow = &link.flows[flow_id.side];
+        let Some(stream) = flow.framer.next_response() else {
             return false;
         };
-        if !framer.at_response() {
-            return false;
-        }
-        let held = framer.held_bytes();
-        if link.http.as_ref().is_some_and(|talk| talk.expects_response()) {
+        let (held, ended) = (flow.held_bytes(), flow.ended);
+        if link.http.as_ref().is_some_and(|talk| talk.expects_response(stream)) {
             link.waiting = None;
             return false;
         }
         let since = *link.waiting.get_or_insert(now);
-        if now.since(since) < CAUSE_WAIT && held < MAX_WAITING_BYTES {
+        if now.since(since) < CAUSE_WAIT && held < MAX_WAITING_BYTES && !ended {
             return true;
         }
         link.waiting = None;
-        self.http_unasked(flow_id.link);
+        self.http_unasked(flow_id.link, stream);
         false
     }
 

@@ -10,13 +10,13 @@
 
 use bytes::Bytes;
 
-use super::event::{
-    Closed, Data, Direction, Event, Missing, Opened, Pid, Position, Source, StreamKey, Timestamp,
-};
+use super::event::{Closed, Data, Direction, Event, Missing, Opened, Pid, Position, Source, StreamKey, Timestamp};
+use super::framing::coding::{self, Coding};
 use super::framing::http1::HttpFramer;
 use super::framing::sse::SseParser;
-use super::framing::{FrameKind, Framer, Step};
+use super::framing::{FrameKind, Framer, Step, hpack};
 use super::jsonrpc::{self, Payload};
+use super::observation::Side;
 use super::reassembly::{Chunk, GapKind};
 use super::{Limits, Pipeline};
 
@@ -27,6 +27,9 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("line", line),
     ("http1", http1),
+    ("http2", http2),
+    ("hpack", header_blocks),
+    ("coding", coding),
     ("sse", sse),
     ("jsonrpc", json_rpc),
     ("pipeline", pipeline),
@@ -48,13 +51,55 @@ pub fn http1(input: &[u8]) {
     frame(Framer::Http(Box::new(HttpFramer::new(0))), input);
 }
 
+/// Frames of HTTP/2, from a client, or from a server where the first byte is odd.
+pub fn http2(input: &[u8]) {
+    let sender = match input.first() {
+        Some(first) if first % 2 == 1 => Side::Server,
+        _ => Side::Client,
+    };
+    frame(Framer::http2(0, sender), input);
+}
+
+/// Header blocks of one direction; after each one that is broken the table is not known.
+pub fn header_blocks(input: &[u8]) {
+    let mut decoder = hpack::Decoder::new();
+    for block in chunks(input) {
+        let bytes = match block {
+            Chunk::Bytes { bytes, .. } => bytes,
+            Chunk::Gap { .. } => {
+                decoder.forget();
+                continue;
+            }
+        };
+        if decoder.decode(&bytes, |_| {}).is_err() {
+            decoder.forget();
+        }
+    }
+}
+
+/// Coded content; the first byte of the stream says how it is coded.
+pub fn coding(input: &[u8]) {
+    let codings = [Coding::Gzip, Coding::Deflate, Coding::Brotli, Coding::Zstd];
+    let Some((first, rest)) = input.split_first() else {
+        return;
+    };
+    let coding = codings[usize::from(*first) % codings.len()];
+    let mut decoder = coding::Decoder::new(coding).expect("a coding that is known");
+    for chunk in chunks(rest) {
+        let Chunk::Bytes { bytes, .. } = chunk else { continue };
+        if decoder.decode(&bytes).is_err() {
+            return;
+        }
+    }
+}
+
 /// An event stream.
 pub fn sse(input: &[u8]) {
     let mut parser = SseParser::default();
     for chunk in chunks(input) {
         match chunk {
             Chunk::Bytes { start, bytes, .. } => {
-                parser.feed(start, bytes);
+                parser.feed(start, start + bytes.len() as u64, bytes);
                 while let Some((start, end, event)) = parser.step(MAX_BYTES) {
                     assert!(start <= end, "an event that ends before it begins");
                     assert!(event.data.bytes.len() <= MAX_BYTES + SLACK, "an event beyond its bound");
@@ -62,7 +107,10 @@ pub fn sse(input: &[u8]) {
             }
             Chunk::Gap { length, .. } => parser.gap(length),
         }
-        assert!(parser.held_bytes() <= MAX_BYTES + SLACK, "an event stream holds too much");
+        assert!(
+            parser.held_bytes() <= MAX_BYTES + SLACK,
+            "an event stream holds too much"
+        );
     }
 }
 
@@ -157,6 +205,7 @@ fn steps(framer: &mut Framer, length: usize) -> Option<u64> {
                 return rejected.is_none().then_some(told);
             }
             Step::Frame(frame) if frame.kind == FrameKind::Noise => return None,
+            Step::Response => {}
             Step::Frame(frame) => assert!(frame.start <= frame.end, "a frame that ends before it begins"),
             Step::Lost { bytes, .. } => told += bytes,
         }

@@ -317,7 +317,7 @@ impl Pipeline {
     }
 
     /// A flow of lines is not MCP; its stream is not when the other direction does not say otherwise.
-    fn not_mcp(&mut self, flow_id: FlowId) {
+    pub(super) fn not_mcp(&mut self, flow_id: FlowId) {
         let Some(link) = self.streams.link_mut(flow_id.link) else {
             return;
         };

@@ -149,7 +149,7 @@ impl LineFramer {
             }
         };
         let end = self.at;
-        Some(Step::Frame(Frame { start, end, kind }))
+        Some(Step::Frame(Frame::of(start..end, kind)))
     }
 
     fn report(&mut self) -> Option<Step> {
@@ -246,8 +246,9 @@ mod tests {
         loop {
             match framer.step(1000) {
                 Step::NeedMore => return,
+                Step::Response => {}
                 Step::Lost { bytes, .. } => out.push(format!("lost:{bytes}")),
-                Step::Frame(Frame { start, end, kind }) => out.push(match kind {
+                Step::Frame(Frame { start, end, kind, .. }) => out.push(match kind {
                     FrameKind::Line(payload) => format!(
                         "{start}..{end}={}{}",
                         String::from_utf8_lossy(&payload.bytes),

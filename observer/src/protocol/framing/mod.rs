@@ -4,16 +4,25 @@
 //! byte stream. Whatever comes in, a step is a frame, a wish for more, or a counted loss.
 
 pub(crate) mod body;
+pub(crate) mod coding;
+pub(crate) mod content;
+pub(crate) mod head;
+pub(crate) mod hpack;
 pub(crate) mod http1;
+pub(crate) mod http2;
 pub(crate) mod line;
 pub(crate) mod sse;
 
+use std::ops::Range;
+
 use observer_common::drops::DropReason;
 
-use self::http1::{HttpFramer, RequestHead, ResponseHead};
+use self::head::{RequestHead, ResponseHead};
+use self::http1::HttpFramer;
+use self::http2::Http2Framer;
 use self::line::LineFramer;
 use super::jsonrpc::Payload;
-use super::observation::MalformedReason;
+use super::observation::{MalformedReason, Side};
 use super::reassembly::Chunk;
 
 /// Bytes of something that is no text after which a stream is given up. A stream joined in the middle of a binary body
@@ -30,6 +39,8 @@ pub(crate) enum Step {
     Frame(Frame),
     /// All input is used up.
     NeedMore,
+    /// A response begins: see [`Framer::next_response`].
+    Response,
     /// Bytes had to be dropped.
     Lost {
         /// Why.
@@ -48,8 +59,22 @@ pub(crate) struct Frame {
     pub(crate) start: u64,
     /// Position after the last byte.
     pub(crate) end: u64,
+    /// Of HTTP/2: the stream it is part of; else 0, which in HTTP/2 is the connection itself.
+    pub(crate) stream: u32,
     /// What it is.
     pub(crate) kind: FrameKind,
+}
+
+impl Frame {
+    /// A frame that is no part of a stream of HTTP/2.
+    pub(crate) const fn of(place: Range<u64>, kind: FrameKind) -> Self {
+        Self {
+            start: place.start,
+            end: place.end,
+            stream: 0,
+            kind,
+        }
+    }
 }
 
 /// Kinds of frame.
@@ -63,12 +88,18 @@ pub(crate) enum FrameKind {
     Request(Box<RequestHead>),
     /// Head of an HTTP response.
     Response(Box<ResponseHead>),
-    /// The body of the HTTP message whose head came last.
+    /// A client begins HTTP/2; what follows are its frames.
+    Preface,
+    /// The body of an HTTP message whose head came before.
     Body(Payload),
     /// One event of a `text/event-stream` body.
     Event(SseEvent),
     /// The HTTP message is over; the flag says whether all of it came.
     End(Ending),
+    /// The sender gives the stream up.
+    Reset,
+    /// The sender ends the connection, and will not answer what was asked on later streams than this.
+    GoAway(u32),
     /// Enough was seen: the stream is no text.
     Noise,
 }
@@ -82,6 +113,8 @@ pub(crate) enum Ending {
     Gap,
     /// The connection ended before.
     Short,
+    /// All of it came, but its content was not read: its coding is not known, or it decodes to more than is allowed.
+    Unread,
 }
 
 /// One server-sent event.
@@ -100,6 +133,8 @@ pub(crate) enum Framer {
     Line(LineFramer, Suspicion),
     /// HTTP/1.1.
     Http(Box<HttpFramer>),
+    /// HTTP/2.
+    Http2(Box<Http2Framer>),
     /// Nothing of interest: bytes are let go.
     Ignore,
 }
@@ -139,19 +174,42 @@ impl Noise {
 }
 
 impl Framer {
+    /// A framer for HTTP/2 from its beginning, written by `sender`, whose next byte is at `at`.
+    pub(crate) fn http2(at: u64, sender: Side) -> Self {
+        Self::Http2(Box::new(Http2Framer::new(at, sender, 0)))
+    }
+
     /// Takes in the next chunk; call [`Self::step`] until it wants more.
     pub(crate) fn feed(&mut self, chunk: Chunk) {
-        if let (Self::Line(line, Suspicion::Open(noise)), Chunk::Bytes { bytes, fresh, .. }) = (&mut *self, &chunk) {
-            if *fresh && line.may_be_other() && http1::begins_message(bytes) {
-                *self = Self::Http(Box::new(HttpFramer::new(line.abandon())));
-            } else {
-                noise.add(bytes);
-            }
+        if let Chunk::Bytes { start, bytes, fresh } = &chunk {
+            self.recognise(*start, bytes, *fresh);
         }
         match self {
             Self::Line(line, _) => line.feed(chunk),
             Self::Http(http) => http.feed(chunk),
+            Self::Http2(http) => http.feed(chunk),
             Self::Ignore => {}
+        }
+    }
+
+    /// Looks whether another framing begins here.
+    fn recognise(&mut self, at: u64, bytes: &[u8], fresh: bool) {
+        match self {
+            Self::Line(line, Suspicion::Open(noise)) => {
+                if fresh && line.may_be_other() && http1::begins_message(bytes) {
+                    *self = Self::Http(Box::new(HttpFramer::new(line.abandon())));
+                } else if fresh && http2::begins_frames(bytes) {
+                    // No JSON has such bytes: the line in the making was part of a content.
+                    let lost = line.held_bytes() as u64;
+                    *self = Self::Http2(Box::new(Http2Framer::late(at, lost)));
+                } else {
+                    noise.add(bytes);
+                }
+            }
+            Self::Http2(http) if fresh && http.is_lost() && http1::begins_message(bytes) => {
+                *self = Self::Http(Box::new(HttpFramer::new(at)));
+            }
+            Self::Line(..) | Self::Http(_) | Self::Http2(_) | Self::Ignore => {}
         }
     }
 
@@ -160,17 +218,52 @@ impl Framer {
         match self {
             Self::Line(line, suspicion) => match line.step(max_bytes) {
                 Step::NeedMore if matches!(suspicion, Suspicion::Open(noise) if noise.is_noise()) => {
-                    let at = line.position();
-                    Step::Frame(Frame {
-                        start: at,
-                        end: at,
-                        kind: FrameKind::Noise,
-                    })
+                    Step::Frame(Frame::of(line.position()..line.position(), FrameKind::Noise))
                 }
                 step => step,
             },
-            Self::Http(http) => http.step(max_bytes),
+            Self::Http(http) => {
+                let step = http.step(max_bytes);
+                if matches!(&step, Step::Frame(frame) if frame.kind == FrameKind::Preface) {
+                    let used = http.take_used();
+                    let (start, bytes) = http.take_rest();
+                    let mut http = Http2Framer::new(start, Side::Client, http2::PREFACE_BODY);
+                    http.add_used(used);
+                    let fresh = false;
+                    http.feed(Chunk::Bytes { start, bytes, fresh });
+                    *self = Self::Http2(Box::new(http));
+                }
+                step
+            }
+            Self::Http2(http) => http.step(max_bytes),
             Self::Ignore => Step::NeedMore,
+        }
+    }
+
+    /// The response that the next step begins, by its stream.
+    pub(crate) fn next_response(&self) -> Option<u32> {
+        match self {
+            Self::Http(http) => http.at_response().then_some(0),
+            Self::Http2(http) => http.next_response(),
+            Self::Line(..) | Self::Ignore => None,
+        }
+    }
+
+    /// The content of the message whose head came last, on that stream, is of no interest.
+    pub(crate) fn skip_body(&mut self, stream: u32) {
+        match self {
+            Self::Http(http) => http.skip_body(),
+            Self::Http2(http) => http.skip_body(stream),
+            Self::Line(..) | Self::Ignore => {}
+        }
+    }
+
+    /// The message whose head came last has no content whatever its fields say.
+    pub(crate) fn expect_no_body(&mut self, stream: u32) {
+        match self {
+            Self::Http(http) => http.expect_no_body(),
+            Self::Http2(http) => http.skip_body(stream),
+            Self::Line(..) | Self::Ignore => {}
         }
     }
 
@@ -183,9 +276,13 @@ impl Framer {
         }
     }
 
-    /// Whether lines that are no message are part of an event stream.
+    /// Whether lines are those of an event stream, among other things.
     pub(crate) const fn is_event_stream(&self) -> bool {
-        matches!(self, Self::Line(line, _) if line.is_event_stream())
+        match self {
+            Self::Line(line, _) => line.is_event_stream(),
+            Self::Http2(_) => true,
+            Self::Http(_) | Self::Ignore => false,
+        }
     }
 
     /// The stream ended: what is incomplete comes out as it can.
@@ -193,6 +290,7 @@ impl Framer {
         match self {
             Self::Line(line, _) => line.finish(),
             Self::Http(http) => http.finish(),
+            Self::Http2(http) => http.finish(),
             Self::Ignore => {}
         }
     }
@@ -202,6 +300,7 @@ impl Framer {
         match self {
             Self::Line(line, _) => line.message_start(),
             Self::Http(http) => http.message_start(),
+            Self::Http2(http) => http.message_start(),
             Self::Ignore => u64::MAX,
         }
     }
@@ -211,14 +310,17 @@ impl Framer {
         match self {
             Self::Line(line, _) => line.take_used(),
             Self::Http(http) => http.take_used(),
+            Self::Http2(http) => http.take_used(),
             Self::Ignore => 0,
         }
     }
 
     /// Gives back room where no message is begun.
     pub(crate) fn rest(&mut self) {
-        if let Self::Http(http) = self {
-            http.rest();
+        match self {
+            Self::Http(http) => http.rest(),
+            Self::Http2(http) => http.rest(),
+            Self::Line(..) | Self::Ignore => {}
         }
     }
 
@@ -227,6 +329,7 @@ impl Framer {
         match self {
             Self::Line(line, _) => line.held_bytes(),
             Self::Http(http) => http.held_bytes(),
+            Self::Http2(http) => http.held_bytes(),
             Self::Ignore => 0,
         }
     }

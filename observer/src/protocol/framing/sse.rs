@@ -14,6 +14,8 @@ pub(crate) struct SseParser {
     input: Bytes,
     /// Position of the first byte of `input`.
     at: u64,
+    /// Position after the bytes of the stream that `input` came of: fewer than it has, where they are coded.
+    end: u64,
     /// Position of the first byte of the event.
     start: u64,
     begun: bool,
@@ -49,9 +51,10 @@ enum State {
 }
 
 impl SseParser {
-    pub(crate) fn feed(&mut self, at: u64, bytes: Bytes) {
+    pub(crate) fn feed(&mut self, at: u64, end: u64, bytes: Bytes) {
         self.input = bytes;
         self.at = at;
+        self.end = end;
     }
 
     /// The next event as `(start, end, event)`; `None` when the input is used up.
@@ -66,7 +69,7 @@ impl SseParser {
             }
             if !self.begun {
                 self.begun = true;
-                self.start = self.at;
+                self.start = self.at.min(self.end.saturating_sub(1));
             }
             let length = self.input.iter().position(|byte| matches!(byte, b'\n' | b'\r' | b':'));
             let event = match self.state {
@@ -184,7 +187,7 @@ impl SseParser {
         let data = self.data.take();
         let event = SseEvent { endpoint, data };
         // An event without data is none: the priming event of SSE polling, a lone `retry`.
-        (event.data.length > 0).then_some((self.start, self.at, event))
+        (event.data.length > 0).then_some((self.start, self.at.min(self.end), event))
     }
 
     fn skip_mark(&mut self, byte: u8) -> bool {
@@ -239,7 +242,7 @@ mod tests {
         let mut at = 0;
         for piece in pieces {
             let length = piece.len() as u64;
-            parser.feed(at, piece.into());
+            parser.feed(at, at + length, piece.into());
             at += length;
             while let Some((_, _, event)) = parser.step(1 << 20) {
                 let mark = if event.endpoint { "@" } else { "" };
@@ -272,10 +275,10 @@ mod tests {
     #[test]
     fn a_hole_tears_one_event() {
         let mut parser = SseParser::default();
-        parser.feed(0, Bytes::from_static(b"data: a\nda"));
+        parser.feed(0, 10, Bytes::from_static(b"data: a\nda"));
         assert!(parser.step(100).is_none());
         parser.gap(5);
-        parser.feed(15, Bytes::from_static(b"b\n\ndata: c\n\n"));
+        parser.feed(15, 27, Bytes::from_static(b"b\n\ndata: c\n\n"));
         assert_eq!(parser.step(100).unwrap().2.data.bytes, "c");
     }
 }

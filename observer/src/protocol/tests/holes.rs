@@ -143,6 +143,26 @@ fn a_request_whose_answer_was_lost_does_not_get_the_next_ones() {
 }
 
 #[test]
+fn an_answer_to_a_request_that_was_not_seen_breaks_no_rule() {
+    let mut scene = Scene::new();
+    let (up, down) = scene.socket(1, 2, Source::Tcp);
+    scene.say(10, up, 20, &post(&call(1)));
+    // Before anything was seen of its answers, and of the next request, they went by.
+    scene.skip(down, answer("200 OK", &result(1)).len());
+    scene.skip(up, post(&call(2)).len());
+    scene.say(20, down, 10, &answer("200 OK", &result(2)));
+    for seconds in [1, 1, 400] {
+        scene.wait(seconds * 1_000 * MILLI);
+    }
+    let told = scene.told();
+    assert!(
+        told.contains("lost orphan_response") && told.contains("id=1 unanswered"),
+        "{told}"
+    );
+    assert!(!told.contains("malformed"), "{told}");
+}
+
+#[test]
 fn what_the_kernel_lost_is_not_counted_twice() {
     let mut scene = Scene::new();
     let up = scene.pipe(1);

@@ -1,12 +1,28 @@
 //! Whatever is cut, dropped or mixed: the same observations or a counted loss, and every byte accounted for.
 
+use fluke_hpack::Encoder;
 use proptest::prelude::*;
 
 use super::scene::{MILLI, Scene, lines};
 use crate::protocol::observation::{MalformedReason as Reason, Observation, Output};
 
-/// A session: who writes (`true`: the client) what.
-fn session(name: &str) -> Vec<(bool, String)> {
+/// Who writes (`true`: the client) what.
+type Steps = Vec<(bool, Vec<u8>)>;
+
+/// What carries a session.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Carrier {
+    Lines,
+    Http1,
+    Http2,
+}
+
+fn any_carrier() -> impl Strategy<Value = Carrier> {
+    proptest::sample::select(vec![Carrier::Lines, Carrier::Http1, Carrier::Http2])
+}
+
+/// A session of five calls.
+fn session(name: &str, carrier: Carrier) -> Steps {
     let mut steps = Vec::new();
     for id in 0..5 {
         steps.push((
@@ -20,35 +36,62 @@ fn session(name: &str) -> Vec<(bool, String)> {
             format!("{{\"result\":{{\"content\":[]}},\"jsonrpc\":\"2.0\",\"id\":{id}}}\n"),
         ));
     }
-    steps
+    match carrier {
+        Carrier::Lines => steps.into_iter().map(|(client, body)| (client, body.into())).collect(),
+        Carrier::Http1 => steps.iter().map(http1).collect(),
+        Carrier::Http2 => http2(&steps),
+    }
 }
 
-fn http(steps: &[(bool, String)]) -> Vec<(bool, String)> {
-    let dress = |(client, body): &(bool, String)| {
-        let head = if *client {
-            "POST /mcp HTTP/1.1"
-        } else {
-            "HTTP/1.1 200 OK"
-        };
-        (
-            *client,
-            format!(
-                "{head}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-                body.len()
-            ),
-        )
+fn http1((client, body): &(bool, String)) -> (bool, Vec<u8>) {
+    let head = if *client {
+        "POST /mcp HTTP/1.1"
+    } else {
+        "HTTP/1.1 200 OK"
     };
-    steps.iter().map(dress).collect()
+    let length = body.len();
+    let text = format!("{head}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
+    (*client, text.into())
+}
+
+fn http2(steps: &[(bool, String)]) -> Steps {
+    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    };
+    let mut encoders = [Encoder::new(), Encoder::new()];
+    let mut all = vec![
+        (
+            true,
+            [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(4, 0, 0, &[])[..]].concat(),
+        ),
+        (false, frame(4, 0, 0, &[])),
+    ];
+    for (index, (client, body)) in steps.iter().enumerate() {
+        let stream = u32::try_from(index / 2).unwrap() * 2 + 1;
+        let start: &[(&str, &str)] = if *client {
+            &[(":method", "POST"), (":path", "/mcp"), ("user-agent", "a/1")]
+        } else {
+            &[(":status", "200"), ("server", "b/1")]
+        };
+        let fields = start
+            .iter()
+            .chain(&[("content-type", "application/json"), ("x-id", "7")]);
+        let fields = fields.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let head = frame(1, 4, stream, &encoders[usize::from(*client)].encode(fields));
+        all.push((*client, [head, frame(0, 1, stream, body.as_bytes())].concat()));
+    }
+    all
 }
 
 /// Plays steps cut at `cuts` on keys from `key` on, leaving out the pieces numbered in `dropped`.
-fn play(scene: &mut Scene, key: u64, steps: &[(bool, String)], cuts: &[usize], dropped: &[usize]) {
+fn play(scene: &mut Scene, key: u64, steps: &[(bool, Vec<u8>)], cuts: &[usize], dropped: &[usize]) {
     let source = crate::protocol::event::Source::Tcp;
     let (up, down) = scene.socket(key, key + 1, source);
     let mut pieces = 0;
-    for (client, text) in steps {
+    for (client, bytes) in steps {
         let (line, from, to) = if *client { (up, 10, 20) } else { (down, 20, 10) };
-        let mut rest = text.as_bytes();
+        let mut rest = &bytes[..];
         for cut in cuts.iter().cycle().take(cuts.len() * 4) {
             let (piece, after) = rest.split_at((*cut).min(rest.len()));
             rest = after;
@@ -87,7 +130,7 @@ fn finish(scene: &mut Scene) -> Vec<Output> {
 #[test]
 fn responses_out_of_step_with_their_requests() {
     let mut scene = Scene::new();
-    play(&mut scene, 1, &http(&session("t")), &[1, 1, 1, 37], &[17, 33]);
+    play(&mut scene, 1, &session("t", Carrier::Http1), &[1, 1, 1, 37], &[17, 33]);
     let told = calls(&finish(&mut scene));
     assert!(
         told.iter()
@@ -100,8 +143,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn cutting_anywhere_changes_nothing(cuts in proptest::collection::vec(1_usize..60, 1..8), web in any::<bool>()) {
-        let steps = if web { http(&session("t")) } else { session("t") };
+    fn cutting_anywhere_changes_nothing(cuts in proptest::collection::vec(1_usize..60, 1..8), carrier in any_carrier()) {
+        let steps = session("t", carrier);
         let mut whole = Scene::new();
         play(&mut whole, 1, &steps, &[100_000], &[]);
         let expected = calls(&finish(&mut whole));
@@ -115,9 +158,9 @@ proptest! {
     fn dropping_anything_is_told(
         cuts in proptest::collection::vec(1_usize..60, 1..8),
         dropped in proptest::collection::vec(0_usize..100, 1..4),
-        web in any::<bool>(),
+        carrier in any_carrier(),
     ) {
-        let steps = if web { http(&session("t")) } else { session("t") };
+        let steps = session("t", carrier);
         let mut scene = Scene::new();
         play(&mut scene, 1, &steps, &cuts, &dropped);
         let outputs = finish(&mut scene);
@@ -139,9 +182,9 @@ proptest! {
     }
 
     #[test]
-    fn mixing_streams_changes_nothing(seed in any::<u64>(), web in any::<bool>()) {
+    fn mixing_streams_changes_nothing(seed in any::<u64>(), carrier in any_carrier()) {
         let mut scene = Scene::new();
-        let (a, b) = (session("a"), if web { http(&session("b")) } else { session("b") });
+        let (a, b) = (session("a", Carrier::Lines), session("b", carrier));
         let lines_a = scene.socket(1, 2, crate::protocol::event::Source::Unix);
         let lines_b = scene.socket(3, 4, crate::protocol::event::Source::Tcp);
         let (mut at_a, mut at_b, mut bits) = (0, 0, seed);
@@ -151,11 +194,42 @@ proptest! {
             let (step, lines) = if pick_a { (&a[at_a], lines_a) } else { (&b[at_b], lines_b) };
             if pick_a { at_a += 1 } else { at_b += 1 }
             let (line, from, to) = if step.0 { (lines.0, 10, 20) } else { (lines.1, 20, 10) };
-            scene.say(from, line, to, &step.1);
+            scene.write(from, line, &step.1);
+            scene.read(to, line, step.1.len());
         }
         let told = calls(&finish(&mut scene));
         prop_assert_eq!(told.len(), 10);
         prop_assert!(told.iter().all(|call| call.contains(" ok 200")));
+    }
+
+    #[test]
+    fn any_frames_of_http2_at_all(
+        frames in proptest::collection::vec(
+            (any::<bool>(), 0_u8..11, any::<u8>(), 0_u32..8, proptest::collection::vec(any::<u8>(), 0..40), 0_usize..100),
+            0..40,
+        ),
+    ) {
+        let mut scene = Scene::new();
+        let (up, down) = scene.socket(1, 2, crate::protocol::event::Source::Tcp);
+        // A call that is good shows that the connection is MCP, so that every loss counts.
+        for (client, bytes) in session("t", Carrier::Http2).into_iter().take(4) {
+            let (line, from, to) = if client { (up, 10, 20) } else { (down, 20, 10) };
+            scene.write(from, line, &bytes);
+            scene.read(to, line, bytes.len());
+        }
+        for (client, kind, flags, stream, payload, hole) in frames {
+            let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+            let frame = [&length[1..], &[kind, flags], &stream.to_be_bytes(), &payload].concat();
+            let (line, from) = if client { (up, 10) } else { (down, 20) };
+            scene.write(from, line, &frame);
+            if hole < 10 {
+                scene.skip(line, hole + 1);
+            }
+            scene.wait(30 * MILLI);
+        }
+        let outputs = finish(&mut scene);
+        let ended = calls(&outputs);
+        prop_assert!(ended.iter().any(|call| call.contains("t0 id=0 ok 200")), "{}", lines(&outputs));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Answers over HTTP: which call a response ends, and how.
 
-use super::Exchange;
+use super::exchange::Exchange;
 use crate::protocol::Pipeline;
 use crate::protocol::conversation::{Answered, Ended, Source, Stray, as_answer};
 use crate::protocol::event::DropReason;
@@ -14,11 +14,9 @@ use crate::protocol::stream::{FlowId, LinkId};
 
 impl Pipeline {
     /// A message that a server sent in a response.
-    pub(super) fn http_answered(&mut self, flow_id: FlowId, number: Option<u64>, parsed: Parsed, seen: Seen) {
+    pub(super) fn http_answered(&mut self, flow_id: FlowId, number: u64, parsed: Parsed, seen: Seen) {
         let link = flow_id.link;
-        let exchange =
-            number.and_then(|number| self.talk(link)?.exchange(number).map(|exchange| (number, exchange.mcp)));
-        let Some((number, mcp)) = exchange else {
+        let Some(mcp) = self.talk(link).and_then(|talk| Some(talk.exchange(number)?.mcp)) else {
             return;
         };
         if !mcp {
@@ -39,7 +37,7 @@ impl Pipeline {
         };
         let source = Source {
             flow: flow_id,
-            status: exchange.response.as_ref().map(|head| head.status),
+            status: exchange.response.as_ref().and_then(|head| head.status),
             hints: exchange.response.as_ref().map(|head| head.hints).unwrap_or_default(),
             first_byte: exchange.first_byte,
         };
@@ -118,6 +116,9 @@ impl Pipeline {
 
     /// An answer that belongs to a later exchange of its connection shows that the responses before it were not seen.
     fn realign(&mut self, link: LinkId, number: u64, slot: Slot) {
+        if self.talk(link).is_none_or(|talk| talk.is_http2()) {
+            return;
+        }
         let later = self.matcher.get(slot).and_then(|pending| {
             pending.scopes.iter().find_map(|scope| match scope {
                 Scope::Http(other, later) if *other == link && *later > number => Some(*later),
@@ -168,13 +169,17 @@ impl Pipeline {
                 .flow(flow_id)
                 .map(|flow| flow.seen(at.saturating_sub(1), at))
                 .unwrap_or_default();
-            let end = match head.status {
-                200..=299 if head.encoded => Some((answer_unread(), true)),
+            let end = match (head.status, ending) {
+                (Some(200..=299), Ending::Unread) => Some((answer_unread(), true)),
                 // HTTP+SSE: the answer comes on another connection.
-                202 => None,
+                (Some(202), _) => None,
                 // Before 2026-07-28 a server may end its event stream and the client resume it.
-                200..=299 if head.is_event_stream || ending == Ending::Gap || torn || exchange.unclear => None,
-                200..=299 => Some((End::Malformed, false)),
+                (Some(200..=299) | None, _)
+                    if head.media.may_be_events() || ending == Ending::Gap || torn || exchange.unclear =>
+                {
+                    None
+                }
+                (Some(200..=299) | None, _) => Some((End::Malformed, false)),
                 _ => Some((
                     End::Http {
                         challenges: head.challenges,
@@ -183,7 +188,7 @@ impl Pipeline {
                 )),
             };
             let Some((end, inferred)) = end else {
-                if head.status == 202 {
+                if head.status == Some(202) {
                     self.answers_elsewhere(slot);
                 }
                 continue;
@@ -193,7 +198,7 @@ impl Pipeline {
                 first_byte: exchange.first_byte,
                 hints: head.hints,
                 inferred,
-                ..Ended::without_answer(end, Some(head.status))
+                ..Ended::without_answer(end, head.status)
             };
             self.end(slot, &ended, None);
         }
@@ -214,7 +219,7 @@ fn only(slots: &[Slot]) -> Option<Slot> {
     }
 }
 
-/// A compressed answer: its status says that it is one, its content is not read.
+/// An answer whose content is not read: its status says that it is one.
 const fn answer_unread() -> End<'static> {
     End::Result {
         is_error: false,

@@ -1,202 +1,119 @@
 //! Conversations over HTTP: Streamable HTTP, and HTTP+SSE whose answers come on another connection.
 //!
-//! A connection is a row of exchanges, each a request and its response. Whether an exchange is MCP is judged by itself: 200
-//! REST requests and then one to `/mcp` on one connection are ordinary.
-
-use std::collections::VecDeque;
+//! A connection is a row of exchanges, each a request and its response, whichever version of HTTP carries them. Whether an
+//! exchange is MCP is judged by itself: 200 REST requests and then one to `/mcp` on one connection are ordinary.
 
 use smallvec::SmallVec;
 
 mod answers;
 mod ends;
+mod exchange;
 mod rules;
 mod sse;
+mod version;
 
+pub(crate) use self::exchange::HttpTalk;
 use self::sse::session_of;
 use super::{Asked, Context, Held, Source};
 use crate::protocol::Pipeline;
-use crate::protocol::event::{DropReason, Timestamp, Verdict};
-use crate::protocol::framing::http1::{RequestHead, ResponseHead, Verb};
-use crate::protocol::framing::{Ending, Frame, FrameKind, Framer, SseEvent};
+use crate::protocol::event::{DropReason, Verdict};
+use crate::protocol::framing::head::{Media, RequestHead, ResponseHead, Verb};
+use crate::protocol::framing::{Ending, Frame, FrameKind, SseEvent};
 use crate::protocol::jsonrpc::{Kind, Message, Parsed, Payload, parse};
-use crate::protocol::matcher::{Scope, Seen, Slot};
+use crate::protocol::matcher::{Scope, Seen};
 use crate::protocol::mcp::peer::PeerKey;
 use crate::protocol::mcp::pressure::Hints;
 use crate::protocol::observation::{Parties, Side, Transport};
-use crate::protocol::stream::{FlowId, LinkId};
-
-/// Requests of one connection that wait for their response; clients pipeline a few at most.
-const MAX_EXCHANGES: usize = 64;
-
-/// Paths of one connection that are remembered to be MCP.
-const MAX_PATHS: usize = 16;
+use crate::protocol::stream::{FlowId, Link, LinkId};
 
 /// Messages held of one exchange that is not known to be MCP: one, or a batch.
 const MAX_HELD: usize = 64;
 
-/// The HTTP side of a connection.
-#[derive(Debug)]
-pub(crate) struct HttpTalk {
-    /// The direction of requests.
-    pub(crate) requests: FlowId,
-    exchanges: VecDeque<Exchange>,
-    /// The exchange whose response is being read.
-    answering: Option<u64>,
-    /// Responses may have been lost since the last one.
-    torn: bool,
-    /// A response answered its own request: the two rows are in step.
-    aligned: bool,
-    /// Exchanges so far; each is named by its number.
-    count: u64,
-    /// Paths that proved to be MCP.
-    paths: SmallVec<[Box<str>; 2]>,
-    /// Bytes were left out by a verdict since the last request.
-    muted: bool,
-}
-
-/// One request and its response.
-#[derive(Debug)]
-struct Exchange {
-    number: u64,
-    request: RequestHead,
-    /// When its first byte was written, or else read.
-    since: Option<Timestamp>,
-    /// The request has come to its end.
-    asked: bool,
-    response: Option<ResponseHead>,
-    /// When the response's first byte was written.
-    first_byte: Option<Timestamp>,
-    mcp: bool,
-    /// The answers to this exchange's messages come on another connection.
-    sse: bool,
-    held: Vec<Held>,
-    slots: SmallVec<[Slot; 1]>,
-    /// It carried a notification, or the answer to a request of the server.
-    notified: bool,
-    /// Not all that it asks is known, or an answer in it belongs to what is not known.
-    unclear: bool,
-}
-
-impl HttpTalk {
-    fn new(requests: FlowId) -> Self {
-        Self {
-            requests,
-            exchanges: VecDeque::new(),
-            answering: None,
-            torn: false,
-            aligned: false,
-            count: 0,
-            paths: SmallVec::new(),
-            muted: false,
-        }
-    }
-
-    /// Gives back the room of exchanges that are over.
-    pub(crate) fn rest(&mut self) {
-        self.exchanges.shrink_to_fit();
-    }
-
-    /// Whether a response may be read: the request that it answers is known.
-    pub(crate) fn expects_response(&self) -> bool {
-        !self.exchanges.is_empty()
-    }
-
-    /// The exchange that a response belongs to; `None` where its request was not seen.
-    ///
-    /// Responses come in the order of their requests (RFC 9112, 9.3.2). Where some may have been lost, the last request
-    /// before the response is the one, since clients of MCP do not pipeline.
-    fn answered_by(&mut self, head: &ResponseHead, seen: Seen) -> Option<&mut Exchange> {
-        let before = |exchange: &Exchange| match (exchange.since, seen.first) {
-            (Some(asked), Some(answered)) => asked <= answered,
-            _ => true,
-        };
-        if std::mem::take(&mut self.torn) {
-            let last = self.exchanges.iter().rposition(before).unwrap_or(0);
-            self.exchanges.drain(..last);
-        }
-        let exchange = self.exchanges.front_mut().filter(|exchange| before(exchange))?;
-        let interim = head.status / 100 == 1 && head.status != 101;
-        self.answering = (!interim).then_some(exchange.number);
-        Some(exchange)
-    }
-
-    fn exchange(&mut self, number: u64) -> Option<&mut Exchange> {
-        self.exchanges.iter_mut().find(|exchange| exchange.number == number)
-    }
-}
+/// Exchanges of a connection with HTTP/2 that may be something else before its bytes are left out: what is left out costs the
+/// names of fields of later requests.
+const PATIENCE: u64 = 64;
 
 impl Pipeline {
     /// One frame of an HTTP connection.
     pub(crate) fn http_frame(&mut self, flow_id: FlowId, frame: Frame) {
-        let Frame { start, end, kind } = frame;
+        let Frame {
+            start,
+            end,
+            stream,
+            kind,
+        } = frame;
         let seen = self
             .streams
             .flow(flow_id)
             .map(|flow| flow.seen(start, end))
             .unwrap_or_default();
         match kind {
-            FrameKind::Request(head) => self.http_request(flow_id, *head, seen),
-            FrameKind::Response(head) => self.http_response(flow_id, *head, seen),
-            FrameKind::Body(payload) => self.http_body(flow_id, &payload, seen),
-            FrameKind::Event(event) => self.http_event(flow_id, &event, seen),
-            FrameKind::End(ending) => self.http_end(flow_id, ending),
-            FrameKind::Line(_) | FrameKind::Stray | FrameKind::Noise => {}
+            FrameKind::Request(head) => self.http_request(flow_id, stream, *head, seen),
+            FrameKind::Response(head) => self.http_response(flow_id, stream, *head, seen),
+            FrameKind::Body(payload) => self.http_body(flow_id, stream, &payload, seen),
+            FrameKind::Event(event) if self.is_alone(flow_id, stream) => {
+                let kind = FrameKind::Line(event.data);
+                self.line_frame(flow_id, Frame::of(start..end, kind));
+            }
+            FrameKind::Event(event) => self.http_event(flow_id, stream, &event, seen),
+            FrameKind::End(ending) => self.http_end(flow_id, stream, ending),
+            FrameKind::Preface => self.http2_begun(flow_id),
+            FrameKind::Reset => self.http2_reset(flow_id, stream),
+            FrameKind::GoAway(last) => self.http2_goes_away(flow_id, last),
+            FrameKind::Noise => self.not_mcp(flow_id),
+            FrameKind::Line(_) | FrameKind::Stray => {}
         }
+    }
+
+    /// Whether an event stream is older than the observer, on a stream of HTTP/2: its events speak for themselves.
+    fn is_alone(&mut self, flow_id: FlowId, stream: u32) -> bool {
+        let talk = self.talk(flow_id.link);
+        stream > 0 && talk.is_none_or(|talk| talk.requests != flow_id && talk.of_stream(stream).is_none())
     }
 
     fn talk(&mut self, link: LinkId) -> Option<&mut HttpTalk> {
         self.streams.link_mut(link)?.http.as_deref_mut()
     }
 
-    fn http_request(&mut self, flow_id: FlowId, head: RequestHead, seen: Seen) {
+    fn http_request(&mut self, flow_id: FlowId, stream: u32, head: RequestHead, seen: Seen) {
         let Some(link) = self.streams.link_mut(flow_id.link) else {
             return;
         };
         let talk = link.http.get_or_insert_with(|| Box::new(HttpTalk::new(flow_id)));
-        if std::mem::take(&mut talk.muted) {
-            // A client that does not pipeline has had its answers: what muted bytes hid is over.
-            talk.exchanges.retain(|exchange| exchange.mcp);
-        }
-        if talk.exchanges.len() == MAX_EXCHANGES {
-            talk.exchanges.pop_front();
-        }
-        talk.count += 1;
-        let number = talk.count;
-        let known = talk.paths.contains(&head.path);
+        let known = talk.is_known(&head.path);
         let may_be_mcp = match head.verb {
-            Verb::Post => head.may_be_json,
-            Verb::Get => head.accepts_events,
+            Verb::Post => head.media.may_be_json(),
+            Verb::Get => head.accepts_events || head.media == Media::Untold,
             Verb::Delete => true,
-            Verb::Head | Verb::Connect | Verb::Other => false,
+            Verb::Head | Verb::Connect => false,
+            Verb::Other => head.media == Media::Untold,
         };
         let proves = head.proves_mcp || known;
-        let rearmed = head.verb == Verb::Post;
-        // One at a time is the rule: room for four would be most of what an idle connection holds.
-        talk.exchanges.reserve_exact(1);
-        talk.exchanges.push_back(Exchange {
-            number,
-            request: head,
-            since: seen.first,
-            asked: false,
-            response: None,
-            first_byte: None,
-            mcp: false,
-            sse: false,
-            held: Vec::new(),
-            slots: SmallVec::new(),
-            notified: false,
-            unclear: false,
-        });
+        let (rearmed, grpc) = (head.verb == Verb::Post, head.media == Media::Grpc);
+        let number = talk.ask(stream, head, seen.first);
         if rearmed && link.told == Verdict::HeadsOnly {
-            link.told = Verdict::Undecided;
+            if stream == 0 {
+                link.told = Verdict::Undecided;
+            } else if may_be_mcp {
+                // Only of HTTP/1.1 the kernel side sees by itself that something is posted.
+                self.tell_verdict(flow_id.link, Verdict::Undecided);
+            }
         }
         if proves {
             self.exchange_is_mcp(flow_id.link, number);
         } else if !may_be_mcp {
-            if let Framer::Http(framer) = &mut link.flows[flow_id.side].framer {
-                framer.skip_body();
+            self.skip_body(flow_id, stream);
+            if grpc {
+                self.is_foreign(flow_id.link);
+            } else {
+                self.heads_only(flow_id.link);
             }
-            self.heads_only(flow_id.link);
+        }
+    }
+
+    fn skip_body(&mut self, flow_id: FlowId, stream: u32) {
+        if let Some(flow) = self.streams.flow_mut(flow_id) {
+            flow.framer.skip_body(stream);
         }
     }
 
@@ -211,9 +128,7 @@ impl Pipeline {
         exchange.mcp = true;
         let held = std::mem::take(&mut exchange.held);
         let path = exchange.request.path.clone();
-        if !talk.paths.contains(&path) && talk.paths.len() < MAX_PATHS {
-            talk.paths.push(path);
-        }
+        talk.learn(path);
         let flow = talk.requests;
         self.tell_verdict(link, Verdict::Mcp);
         for Held { parsed, seen } in held {
@@ -222,50 +137,46 @@ impl Pipeline {
     }
 
     fn heads_only(&mut self, link: LinkId) {
-        if self.streams.link(link).is_some_and(|link| !link.mcp) {
+        let patient = |talk: &HttpTalk| talk.is_http2() && talk.asked() < PATIENCE;
+        let known = |link: &Link| link.mcp || link.http.as_deref().is_some_and(patient);
+        if self.streams.link(link).is_some_and(|link| !known(link)) {
             self.tell_verdict(link, Verdict::HeadsOnly);
         }
     }
 
-    fn http_response(&mut self, flow_id: FlowId, head: ResponseHead, seen: Seen) {
+    fn http_response(&mut self, flow_id: FlowId, stream: u32, head: ResponseHead, seen: Seen) {
         let Some(link) = self.streams.link_mut(flow_id.link) else {
             return;
         };
-        let Framer::Http(framer) = &mut link.flows[flow_id.side].framer else {
-            return;
-        };
+        let framer = &mut link.flows[flow_id.side].framer;
         let talk = link
             .http
             .get_or_insert_with(|| Box::new(HttpTalk::new(flow_id.reverse())));
-        let Some(exchange) = talk.answered_by(&head, seen) else {
+        let Some(exchange) = talk.answered_by(stream, &head, seen) else {
             // Its request was never seen: an event stream may still speak for itself.
-            if !head.is_event_stream {
-                framer.skip_body();
+            if !head.media.may_be_events() {
+                framer.skip_body(stream);
             }
             return;
         };
         let verb = exchange.request.verb;
-        if verb == Verb::Head || (verb == Verb::Connect && head.status / 100 == 2) {
-            framer.expect_no_body();
+        let tunnel = head.ends_http(verb);
+        if verb == Verb::Head || tunnel {
+            framer.expect_no_body(stream);
         }
-        if !exchange.mcp && exchange.held.is_empty() && !head.is_event_stream && !head.proves_mcp {
-            framer.skip_body();
+        if !exchange.mcp && exchange.held.is_empty() && !head.media.may_be_events() && !head.proves_mcp {
+            framer.skip_body(stream);
         }
-        if head.encoded {
-            framer.skip_body();
-        }
-        if head.status / 100 == 1 && head.status != 101 {
+        if head.is_interim() {
             return;
         }
         let number = exchange.number;
         let proves = head.proves_mcp && (!exchange.held.is_empty() || head.session.is_some());
-        let session = head.session.clone();
-        let tunnel = head.status == 101 || (verb == Verb::Connect && head.status / 100 == 2);
+        let (session, upgrade) = (head.session.clone(), head.upgrade);
         exchange.first_byte = seen.first;
         exchange.response = Some(head);
         if tunnel {
-            self.left_for_websocket(flow_id.link, number);
-            return self.http_over(flow_id.link);
+            return self.http_left(flow_id, (stream, number), upgrade);
         }
         if proves {
             self.exchange_is_mcp(flow_id.link, number);
@@ -279,23 +190,24 @@ impl Pipeline {
         }
     }
 
-    fn http_body(&mut self, flow_id: FlowId, payload: &Payload, seen: Seen) {
+    fn http_body(&mut self, flow_id: FlowId, stream: u32, payload: &Payload, seen: Seen) {
         let Some(talk) = self.talk(flow_id.link) else {
             return;
         };
-        if talk.requests == flow_id {
-            let Some((number, mcp)) = talk.exchanges.back().map(|exchange| (exchange.number, exchange.mcp)) else {
-                return;
-            };
+        let asks = talk.requests == flow_id;
+        let Some(exchange) = talk.part(flow_id, stream) else {
+            return;
+        };
+        let (number, mcp) = (exchange.number, exchange.mcp);
+        if asks {
+            let first = exchange.since.or(seen.first);
             for parsed in parse(payload) {
-                self.http_asked_or_held(flow_id, number, mcp, parsed, seen);
+                self.http_asked_or_held(flow_id, number, mcp, parsed, Seen { first, ..seen });
             }
-        } else if let Some(number) = talk.answering {
+        } else if matches!(payload.bytes.first(), Some(b'{' | b'[')) {
             // An error page or the word `Accepted` is no answer that breaks the rules, it is none.
-            if matches!(payload.bytes.first(), Some(b'{' | b'[')) {
-                for parsed in parse(payload) {
-                    self.http_answered(flow_id, Some(number), parsed, seen);
-                }
+            for parsed in parse(payload) {
+                self.http_answered(flow_id, number, parsed, seen);
             }
         }
     }
@@ -413,42 +325,36 @@ impl Pipeline {
         Some((context, parties))
     }
 
-    fn http_event(&mut self, flow_id: FlowId, event: &SseEvent, seen: Seen) {
-        let Some(talk) = self.talk(flow_id.link) else {
-            return;
-        };
-        let Some(number) = talk.answering else {
+    fn http_event(&mut self, flow_id: FlowId, stream: u32, event: &SseEvent, seen: Seen) {
+        let exchange = self.talk(flow_id.link).and_then(|talk| talk.part(flow_id, stream));
+        let Some(number) = exchange.map(|exchange| exchange.number) else {
             return;
         };
         if event.endpoint {
             return self.sse_endpoint(flow_id.link, number, &event.data.bytes);
         }
         for parsed in parse(&event.data) {
-            self.http_answered(flow_id, Some(number), parsed, seen);
+            self.http_answered(flow_id, number, parsed, seen);
         }
     }
 
-    fn http_end(&mut self, flow_id: FlowId, ending: Ending) {
+    fn http_end(&mut self, flow_id: FlowId, stream: u32, ending: Ending) {
         let Some(talk) = self.talk(flow_id.link) else {
             return;
         };
         if talk.requests == flow_id {
-            let Some(exchange) = talk.exchanges.back_mut() else {
+            let Some(exchange) = talk.part(flow_id, stream) else {
                 return;
             };
             exchange.asked = true;
+            let number = exchange.number;
             // JSON-RPC without evidence waits for what the response says.
-            let other = !exchange.mcp && exchange.held.is_empty() && exchange.request.verb == Verb::Post;
-            if other {
+            if !exchange.mcp && exchange.held.is_empty() && exchange.request.verb == Verb::Post {
                 self.heads_only(flow_id.link);
             }
-            return self.check_request(flow_id, ending);
+            return self.check_request(flow_id, number, ending);
         }
-        // An interim response ends without an answer to the request.
-        let Some(number) = talk.answering.take() else {
-            return;
-        };
-        let Some(exchange) = talk.exchanges.pop_front_if(|exchange| exchange.number == number) else {
+        let Some(exchange) = talk.answered(flow_id, stream) else {
             return;
         };
         if !exchange.mcp {

@@ -1,10 +1,11 @@
 //! Rules of HTTP transports that requests and responses keep or break, and what they tell of sessions.
 
-use super::{Exchange, Verb};
+use super::exchange::Exchange;
 use crate::protocol::Pipeline;
 use crate::protocol::conversation::Sight;
 use crate::protocol::event::DropReason;
 use crate::protocol::framing::Ending;
+use crate::protocol::framing::head::Verb;
 use crate::protocol::jsonrpc::Kind;
 use crate::protocol::mcp::conformance::{Mirror, disagrees};
 use crate::protocol::observation::{MalformedReason, Parties, SessionEnd, Side, Transport};
@@ -44,14 +45,13 @@ impl Pipeline {
         }
     }
 
-    /// The request of the last exchange has come to its end.
-    pub(super) fn check_request(&mut self, flow_id: FlowId, ending: Ending) {
-        let exchange = self.talk(flow_id.link).and_then(|talk| talk.exchanges.back());
+    /// The request of an exchange has come to its end.
+    pub(super) fn check_request(&mut self, flow_id: FlowId, number: u64, ending: Ending) {
+        let exchange = self.talk(flow_id.link).and_then(|talk| talk.exchange(number));
         let Some(exchange) = exchange.filter(|exchange| exchange.mcp && exchange.request.verb == Verb::Post) else {
             return;
         };
-        let (number, mistyped) = (exchange.number, !exchange.request.may_be_json);
-        if mistyped {
+        if !exchange.request.media.may_be_json() {
             self.breaks(flow_id, number, Side::Client, MalformedReason::WrongContentType);
         }
         if self.is_short(flow_id, ending) {
@@ -65,19 +65,19 @@ impl Pipeline {
         let Some(head) = exchange
             .response
             .as_ref()
-            .filter(|head| !torn && head.status / 100 == 2)
+            .filter(|head| !torn && head.class() == Some(2))
         else {
             return;
         };
-        let wants_answer = !exchange.slots.is_empty() && head.status != 202;
-        let mistyped = wants_answer && !head.is_event_stream && !head.may_be_json && !head.encoded;
-        let refused = exchange.notified && exchange.slots.is_empty() && head.status != 202 && !exchange.sse;
+        let accepted = head.status == Some(202);
+        let mistyped = !exchange.slots.is_empty() && !accepted && head.media.is_other();
+        let refused = exchange.notified && exchange.slots.is_empty() && !accepted && !exchange.sse;
         let broken = [
             (mistyped, MalformedReason::WrongContentType),
             (refused, MalformedReason::NotAccepted),
             // A server may end its event stream at any time.
             (
-                !head.is_event_stream && self.is_short(flow_id, ending),
+                !head.media.may_be_events() && self.is_short(flow_id, ending),
                 MalformedReason::ShortBody,
             ),
         ];
@@ -105,11 +105,10 @@ impl Pipeline {
         }
     }
 
-    /// A connection leaves HTTP: where it was MCP, for a transport that is not read.
+    /// A connection leaves HTTP for web sockets: where it was MCP, for a transport that is not read.
     pub(super) fn left_for_websocket(&mut self, link: LinkId, number: u64) {
         let exchange = self.talk(link).and_then(|talk| talk.exchange(number));
-        let upgraded = |exchange: &Exchange| exchange.response.as_ref().is_some_and(|head| head.status == 101);
-        if exchange.is_some_and(|exchange| exchange.mcp && upgraded(exchange)) {
+        if exchange.is_some_and(|exchange| exchange.mcp) {
             self.lose(DropReason::WebSocket, 0);
         }
     }
@@ -124,9 +123,9 @@ impl Pipeline {
             .flow(flow_id)
             .is_some_and(|flow| flow.torn_since(exchange.since));
         match (exchange.request.verb, head.status) {
-            (Verb::Delete, 200..=299) => self.session_over(session, SessionEnd::Deleted),
+            (Verb::Delete, Some(200..=299)) => self.session_over(session, SessionEnd::Deleted),
             (Verb::Get, _) if exchange.sse && !torn => self.session_over(session, SessionEnd::Closed),
-            (Verb::Get | Verb::Delete, 404) => self.session_expired(session, None),
+            (Verb::Get | Verb::Delete, Some(404)) => self.session_expired(session, None),
             _ => {}
         }
     }
@@ -148,7 +147,7 @@ impl Pipeline {
         let Some(talk) = self.talk(flow_id.link) else {
             return Sight::Partial;
         };
-        let aligned = talk.aligned;
+        let aligned = talk.aligned || talk.is_http2();
         let Some(exchange) = talk.exchange(number) else {
             return Sight::Partial;
         };

@@ -53,14 +53,14 @@ impl HttpFramer {
         let part = self.input.split_to(length);
         self.at += length as u64;
         if self.partial.is_empty() && found.is_some() {
-            self.used += length as u64;
+            self.tally.used += length as u64;
             return Ok(part);
         }
         self.partial.extend_from_slice(&part);
         if found.is_none() {
             return Err(Some(Step::NeedMore));
         }
-        self.used += self.partial.len() as u64;
+        self.tally.used += self.partial.len() as u64;
         Ok(self.partial.split().freeze())
     }
 }

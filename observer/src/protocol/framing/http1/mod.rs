@@ -10,18 +10,17 @@
 use bytes::{Buf, Bytes, BytesMut};
 use observer_common::drops::DropReason;
 
-use super::body::Collector;
+use super::content::{Content, Tally};
+use super::head::Media;
 use super::{Ending, Frame, FrameKind, Step};
 use crate::protocol::observation::MalformedReason;
 use crate::protocol::reassembly::Chunk;
 
 mod chunked;
-mod content;
 mod head;
 
-use content::Body;
-use head::{Framing, Head};
-pub(crate) use head::{RequestHead, ResponseHead, Verb, begins_message};
+pub(crate) use head::begins_message;
+use head::{Framing, Head, PREFACE};
 
 /// Bytes of a head; servers refuse more than 8 to 64 KiB.
 const MAX_HEAD: usize = 64 << 10;
@@ -39,17 +38,14 @@ pub(crate) struct HttpFramer {
     state: State,
     /// The head or the chunk line so far, when it began in an earlier chunk.
     partial: BytesMut,
-    body: Body,
+    content: Content,
     /// Messages whose head was read.
     heads: u64,
-    /// Bytes that went into frames, or are no part of any.
-    used: u64,
     is_response: bool,
-    lost: u64,
-    /// The same, because a body was too long.
-    too_long: u64,
-    broken: Option<MalformedReason>,
+    tally: Tally,
     rejected: bool,
+    /// After a hole: a message is taken to begin here, which its head has yet to show.
+    guessed: bool,
     ended: bool,
 }
 
@@ -81,14 +77,12 @@ impl HttpFramer {
             start: at,
             state: State::Head,
             partial: BytesMut::new(),
-            body: Body::Skip,
+            content: Content::default(),
             heads: 0,
-            used: 0,
             is_response: false,
-            lost: 0,
-            too_long: 0,
-            broken: None,
+            tally: Tally::default(),
             rejected: false,
+            guessed: false,
             ended: false,
         }
     }
@@ -106,13 +100,9 @@ impl HttpFramer {
     pub(crate) fn feed(&mut self, chunk: Chunk) {
         match chunk {
             Chunk::Bytes { start, bytes, fresh } => {
-                if self.input.is_empty() {
-                    self.input = bytes;
-                    self.at = start;
-                } else {
-                    // Only while a response waits for its request.
-                    self.input = [self.input.as_ref(), bytes.as_ref()].concat().into();
-                }
+                debug_assert!(self.input.is_empty(), "who waits is not fed");
+                self.input = bytes;
+                self.at = start;
                 if let (State::Seek { chunked }, true) = (self.state, fresh) {
                     self.seek(chunked);
                 }
@@ -126,34 +116,35 @@ impl HttpFramer {
         if begins_message(&self.input) {
             self.state = State::Head;
             self.start = self.at;
+            self.guessed = true;
         } else if chunked && head::begins_chunk(&self.input) {
             self.state = State::ChunkSize;
         }
     }
 
     fn gap(&mut self, start: u64, length: u64) {
-        self.lost += self.input.len() as u64;
+        self.tally.lost += self.input.len() as u64;
         self.input.clear();
         self.at = start + length;
         self.state = match self.state {
             State::Length(left) if length <= left => {
-                self.body.gap(length);
+                self.content.gap(length);
                 State::Length(left - length)
             }
             State::ChunkData(left) if length <= left => {
-                self.body.gap(length);
+                self.content.gap(length);
                 State::ChunkData(left - length)
             }
             State::UntilClose => {
-                self.body.gap(length);
+                self.content.gap(length);
                 State::UntilClose
             }
             State::Length(left) => {
-                self.body.gap(left);
+                self.content.gap(left);
                 State::Done(Ending::Gap)
             }
             State::ChunkData(_) | State::ChunkSize | State::ChunkEnd | State::Trailers => {
-                self.body.gap(length);
+                self.content.gap(length);
                 State::Seek { chunked: true }
             }
             State::Head if !self.partial.is_empty() => {
@@ -167,7 +158,7 @@ impl HttpFramer {
     }
 
     fn lose_partial(&mut self) {
-        self.lost += self.partial.len() as u64;
+        self.tally.lost += self.partial.len() as u64;
         self.partial.clear();
     }
 
@@ -223,49 +214,26 @@ impl HttpFramer {
 
     /// One piece of body.
     fn data(&mut self, left: u64, max_bytes: usize) -> Option<Step> {
-        if let Body::Events(events) = &mut self.body {
-            if let Some((start, end, event)) = events.step(max_bytes) {
-                let kind = FrameKind::Event(event);
-                return Some(Step::Frame(Frame { start, end, kind }));
-            }
-            let dropped = std::mem::take(&mut events.dropped);
-            self.used -= dropped;
-            self.too_long += dropped;
+        if let Some(step) = self.event(max_bytes) {
+            return Some(step);
         }
         if self.input.is_empty() {
             return Some(Step::NeedMore);
         }
         let length = usize::try_from(left).unwrap_or(usize::MAX).min(self.input.len());
         let piece = self.input.split_to(length);
-        match &mut self.body {
-            Body::Skip => self.used += length as u64,
-            Body::Whole(collector) => {
-                collector.push(piece, max_bytes);
-                self.too_long += collector.take_dropped();
-            }
-            Body::Events(events) => {
-                self.used += length as u64;
-                events.feed(self.at, piece);
-            }
-        }
+        self.content.take_in(self.at, piece, max_bytes, &mut self.tally);
         self.at += length as u64;
         match &mut self.state {
             State::Length(left) | State::ChunkData(left) => *left -= length as u64,
             _ => {}
-        }
-        // The events of the last piece come out before the state moves on.
-        if let Body::Events(events) = &mut self.body
-            && let Some((start, end, event)) = events.step(max_bytes)
-        {
-            let kind = FrameKind::Event(event);
-            return Some(Step::Frame(Frame { start, end, kind }));
         }
         None
     }
 
     /// Events left in the parser come first.
     fn done(&mut self, ending: Ending) -> Option<Step> {
-        if let Some(step) = self.event() {
+        if let Some(step) = self.event(usize::MAX) {
             return Some(step);
         }
         self.state = State::Done(ending);
@@ -273,50 +241,47 @@ impl HttpFramer {
     }
 
     fn chunk_over(&mut self) -> Option<Step> {
-        if let Some(step) = self.event() {
+        if let Some(step) = self.event(usize::MAX) {
             return Some(step);
         }
         self.state = State::ChunkEnd;
         None
     }
 
-    fn event(&mut self) -> Option<Step> {
-        let Body::Events(events) = &mut self.body else {
-            return None;
-        };
-        let (start, end, event) = events.step(usize::MAX)?;
+    fn event(&mut self, max_bytes: usize) -> Option<Step> {
+        let (start, end, event) = self.content.event(max_bytes, &mut self.tally)?;
         let kind = FrameKind::Event(event);
-        Some(Step::Frame(Frame { start, end, kind }))
+        Some(Step::Frame(Frame::of(start..end, kind)))
     }
 
     /// This is no HTTP, or no longer: the message is over and the next one is looked for.
     fn give_up(&mut self, bytes: usize) {
-        self.broken = Some(MalformedReason::BadHttp);
-        self.lost += bytes as u64 + self.partial.len() as u64;
+        self.tally.broken = (!std::mem::take(&mut self.guessed)).then_some(MalformedReason::BadHttp);
+        self.tally.lost += bytes as u64 + self.partial.len() as u64;
         self.partial.clear();
         self.drop_input();
         self.state = State::Done(Ending::Short);
     }
 
     fn give_up_line(&mut self, line: &[u8]) {
-        self.used -= line.len() as u64;
+        self.tally.used -= line.len() as u64;
         self.give_up(line.len());
     }
 
     fn drop_input(&mut self) {
-        self.lost += self.input.len() as u64;
+        self.tally.lost += self.input.len() as u64;
         self.at += self.input.len() as u64;
         self.input.clear();
     }
 
     fn report(&mut self) -> Option<Step> {
-        let broken = self.broken.take();
-        let (reason, lost) = if self.too_long > 0 {
-            (DropReason::StreamTooLong, &mut self.too_long)
+        let broken = self.tally.broken.take();
+        let (reason, lost) = if self.tally.too_long > 0 {
+            (DropReason::StreamTooLong, &mut self.tally.too_long)
         } else if self.ended || matches!(self.state, State::Done(Ending::Short)) {
-            (DropReason::CutShort, &mut self.lost)
+            (DropReason::CutShort, &mut self.tally.lost)
         } else {
-            (DropReason::Resync, &mut self.lost)
+            (DropReason::Resync, &mut self.tally.lost)
         };
         let bytes = std::mem::take(lost);
         (bytes > 0 || broken.is_some()).then_some(Step::Lost { reason, bytes, broken })
@@ -331,7 +296,7 @@ impl HttpFramer {
                 .count();
             self.input.advance(blank);
             self.at += blank as u64;
-            self.used += blank as u64;
+            self.tally.used += blank as u64;
             self.start = self.at;
         }
         if self.input.is_empty() {
@@ -368,13 +333,18 @@ impl HttpFramer {
     /// Reads `partial`, which ends where the head ends.
     fn read_head(&mut self, torn: bool) -> Option<Step> {
         let text = self.partial.split();
+        if text == PREFACE {
+            self.tally.used += text.len() as u64;
+            return Some(Step::Frame(Frame::of(self.start..self.at, FrameKind::Preface)));
+        }
         let Some((head, framing)) = Head::parse(&text, torn) else {
             self.give_up(text.len());
             self.state = State::Seek { chunked: false };
             return None;
         };
         self.heads += 1;
-        self.used += text.len() as u64;
+        self.guessed = false;
+        self.tally.used += text.len() as u64;
         self.is_response = matches!(head, Head::Response(_));
         self.state = match framing {
             Framing::None => State::Length(0),
@@ -385,20 +355,19 @@ impl HttpFramer {
         if torn {
             self.state = State::Done(Ending::Gap);
         }
-        let (kind, events) = match head {
-            Head::Request(head) => (FrameKind::Request(Box::new(head)), false),
+        let (kind, media, coding) = match head {
+            Head::Request(head) => {
+                let coding = head.coding;
+                (FrameKind::Request(Box::new(head)), Media::Json, coding)
+            }
             Head::Response(head) => {
-                let events = head.is_event_stream;
-                (FrameKind::Response(Box::new(head)), events)
+                let (media, coding) = (head.media, head.coding);
+                (FrameKind::Response(Box::new(head)), media, coding)
             }
         };
-        self.body = if events {
-            Body::Events(Box::default())
-        } else {
-            Body::Whole(Collector::default())
-        };
+        self.content = Content::new(media, coding);
         let (start, end) = (self.start, self.at);
-        Some(Step::Frame(Frame { start, end, kind }))
+        Some(Step::Frame(Frame::of(start..end, kind)))
     }
 
     /// What began like a message is none. Before the first message that means another framing.
@@ -417,29 +386,23 @@ impl HttpFramer {
 
     fn hand_out(&mut self, ending: Ending) -> Step {
         let (start, end) = (self.start, self.at);
-        let body = std::mem::replace(&mut self.body, Body::Skip);
-        if let Body::Whole(mut collector) = body
-            && !collector.is_empty()
-        {
-            self.too_long += collector.take_dropped();
-            let payload = collector.take();
-            if ending != Ending::Short {
-                self.used += (payload.bytes.len() + payload.tail.len()) as u64;
-                let kind = FrameKind::Body(payload);
-                return Step::Frame(Frame { start, end, kind });
-            }
-            self.lost += (payload.bytes.len() + payload.tail.len()) as u64;
+        if let Some(payload) = self.content.finish(ending != Ending::Short, &mut self.tally) {
+            let kind = FrameKind::Body(payload);
+            return Step::Frame(Frame::of(start..end, kind));
         }
         if let Some(step) = self.report() {
             return step;
         }
         self.state = match ending {
-            Ending::Whole => State::Head,
+            Ending::Whole | Ending::Unread => State::Head,
             Ending::Gap | Ending::Short => State::Seek { chunked: false },
         };
         self.start = end;
+        let unread = ending == Ending::Whole && self.content.is_unread();
+        self.content = Content::default();
+        let ending = if unread { Ending::Unread } else { ending };
         let kind = FrameKind::End(ending);
-        Step::Frame(Frame { start, end, kind })
+        Step::Frame(Frame::of(start..end, kind))
     }
 
     /// The message whose head came last has no body whatever its fields say: it answers a HEAD request.
@@ -449,7 +412,7 @@ impl HttpFramer {
 
     /// The body of the message whose head came last is of no interest.
     pub(crate) fn skip_body(&mut self) {
-        self.body = Body::Skip;
+        self.content.skip(&mut self.tally);
     }
 
     /// The bytes that turned out not to be HTTP, with their position.
@@ -464,17 +427,12 @@ impl HttpFramer {
 
     /// Whether the next step begins a response.
     pub(crate) fn at_response(&self) -> bool {
-        self.state == State::Head && !self.input.is_empty() && (self.is_response || self.input[0] == b'H')
+        let begins = self.state == State::Head && self.partial.is_empty() && !self.input.is_empty();
+        begins && (self.is_response || self.input[0] == b'H')
     }
 
     pub(super) fn take_used(&mut self) -> u64 {
-        let held = match &self.body {
-            Body::Events(events) => events.held_bytes() as u64,
-            Body::Skip | Body::Whole(_) => 0,
-        };
-        let used = self.used.saturating_sub(held);
-        self.used -= used;
-        used
+        std::mem::take(&mut self.tally.used)
     }
 
     pub(crate) fn finish(&mut self) {
@@ -482,14 +440,11 @@ impl HttpFramer {
     }
 
     pub(crate) fn message_start(&self) -> u64 {
-        match &self.body {
-            Body::Events(events) => events.event_start().unwrap_or(self.at),
-            Body::Skip | Body::Whole(_) => self.start,
-        }
+        self.content.start(self.start).unwrap_or(self.at)
     }
 
     pub(crate) fn held_bytes(&self) -> usize {
-        self.input.len() + self.partial.len() + self.body.held_bytes()
+        self.input.len() + self.partial.len() + usize::try_from(self.content.held_bytes()).unwrap_or(usize::MAX)
     }
 }
 

@@ -7,6 +7,7 @@ fn drain(framer: &mut HttpFramer, out: &mut Vec<String>) {
     loop {
         let frame = match framer.step(1 << 20) {
             Step::NeedMore => return,
+            Step::Response => continue,
             Step::Lost { bytes, broken, .. } => {
                 out.push(format!("lost:{bytes}{}", broken.map_or("", MalformedReason::name)));
                 continue;
@@ -15,7 +16,7 @@ fn drain(framer: &mut HttpFramer, out: &mut Vec<String>) {
         };
         out.push(match frame.kind {
             FrameKind::Request(head) => format!("{:?} {}", head.verb, head.path),
-            FrameKind::Response(head) => head.status.to_string(),
+            FrameKind::Response(head) => head.status.unwrap_or(0).to_string(),
             FrameKind::Body(payload) => format!(
                 "body={}{}",
                 String::from_utf8_lossy(&payload.bytes),

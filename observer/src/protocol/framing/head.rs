@@ -1,0 +1,263 @@
+//! Heads of HTTP messages, whichever version carries them, and what MCP puts into them.
+
+use super::coding::Coding;
+use crate::protocol::digest::Digest;
+use crate::protocol::mcp::method::cut;
+use crate::protocol::mcp::pressure::Hints;
+
+/// Bytes of a target, host, session id or other field value that are kept.
+const MAX_VALUE: usize = 1024;
+
+/// What the method of a request means here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Get,
+    Post,
+    Delete,
+    Head,
+    Connect,
+    #[default]
+    Other,
+}
+
+impl Verb {
+    pub(crate) fn named(method: &str) -> Self {
+        match method {
+            "GET" => Self::Get,
+            "POST" => Self::Post,
+            "DELETE" => Self::Delete,
+            "HEAD" => Self::Head,
+            "CONNECT" => Self::Connect,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What a content is, by its type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Media {
+    /// JSON, or without a type.
+    #[default]
+    Json,
+    /// `text/event-stream`.
+    Events,
+    /// gRPC, in whatever form its messages are.
+    Grpc,
+    /// Nothing that MCP has.
+    Other,
+    /// Its type was told before the observer came.
+    Untold,
+}
+
+impl Media {
+    fn named(value: &str) -> Self {
+        let kind = value.split(';').next().unwrap_or("").trim();
+        let ends = |end: &str| {
+            let start = kind.len().saturating_sub(end.len());
+            kind.get(start..).is_some_and(|tail| tail.eq_ignore_ascii_case(end))
+        };
+        let begins = |start: &str| {
+            kind.get(..start.len())
+                .is_some_and(|head| head.eq_ignore_ascii_case(start))
+        };
+        match kind.len() {
+            17 if ends("text/event-stream") => Self::Events,
+            _ if begins("application/grpc") => Self::Grpc,
+            _ if ends("json") => Self::Json,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether it may be JSON.
+    pub(crate) const fn may_be_json(self) -> bool {
+        matches!(self, Self::Json | Self::Untold)
+    }
+
+    /// Whether it is nothing that MCP has.
+    pub(crate) const fn is_other(self) -> bool {
+        matches!(self, Self::Other | Self::Grpc)
+    }
+
+    /// Whether it may be an event stream.
+    pub(crate) const fn may_be_events(self) -> bool {
+        matches!(self, Self::Events | Self::Untold)
+    }
+}
+
+/// What a connection becomes after 101.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Upgrade {
+    /// HTTP/2 (RFC 7540, section 3.2).
+    H2c,
+    WebSocket,
+    Other,
+}
+
+/// What matters of a request's head.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RequestHead {
+    pub(crate) verb: Verb,
+    /// Path without query, scheme and authority; empty where it is not known.
+    pub(crate) path: Box<str>,
+    /// After the `?`.
+    pub(crate) query: Option<Box<str>>,
+    pub(crate) authority: Option<Box<str>>,
+    pub(crate) user_agent: Option<Box<str>>,
+    pub(crate) session: Option<Box<str>>,
+    pub(crate) version: Option<Box<str>>,
+    pub(crate) traceparent: Option<Box<str>>,
+    /// `Mcp-Method`.
+    pub(crate) mcp_method: Option<Box<str>>,
+    /// `Mcp-Name`.
+    pub(crate) mcp_name: Option<Box<str>>,
+    /// Of `Authorization`, whose value is not kept.
+    pub(crate) principal: Digest,
+    /// Whether there is a field whose name begins with `mcp-`.
+    pub(crate) proves_mcp: bool,
+    pub(crate) media: Media,
+    pub(crate) coding: Coding,
+    /// Whether `text/event-stream` is accepted.
+    pub(crate) accepts_events: bool,
+}
+
+/// What matters of a response's head.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ResponseHead {
+    /// `None` where it was told before the observer came.
+    pub(crate) status: Option<u16>,
+    pub(crate) session: Option<Box<str>>,
+    pub(crate) media: Media,
+    pub(crate) coding: Coding,
+    /// Whether there is a `WWW-Authenticate`.
+    pub(crate) challenges: bool,
+    pub(crate) hints: Hints,
+    /// Whether there is a field whose name begins with `mcp-`.
+    pub(crate) proves_mcp: bool,
+    pub(crate) upgrade: Option<Upgrade>,
+}
+
+impl ResponseHead {
+    /// The first digit of the status.
+    pub(crate) fn class(&self) -> Option<u16> {
+        self.status.map(|status| status / 100)
+    }
+
+    /// Whether another response follows to the same request.
+    pub(crate) fn is_interim(&self) -> bool {
+        self.class() == Some(1) && self.status != Some(101)
+    }
+
+    /// Whether what follows on a connection, or in a stream, is another protocol.
+    pub(crate) fn ends_http(&self, asked: Verb) -> bool {
+        self.status == Some(101) || (asked == Verb::Connect && self.class() == Some(2))
+    }
+}
+
+/// What fields say.
+#[derive(Default)]
+pub(super) struct Facts {
+    pub(super) media: Option<Media>,
+    pub(super) coding: Option<Coding>,
+    accepts_events: bool,
+    challenges: bool,
+    hints: Hints,
+    proves_mcp: bool,
+    mcp_method: Option<Box<str>>,
+    mcp_name: Option<Box<str>>,
+    principal: Digest,
+    upgrade: Option<Upgrade>,
+    pub(super) authority: Option<Box<str>>,
+    user_agent: Option<Box<str>>,
+    session: Option<Box<str>>,
+    version: Option<Box<str>>,
+    traceparent: Option<Box<str>>,
+}
+
+impl Facts {
+    pub(super) fn read(&mut self, name: &str, bytes: &[u8]) {
+        let value = std::str::from_utf8(bytes).unwrap_or("").trim();
+        let is = |other: &str| name.eq_ignore_ascii_case(other);
+        match name.len() {
+            12 if is("content-type") => self.media = Some(Media::named(value)),
+            16 if is("content-encoding") => self.coding = Some(Coding::named(value)),
+            16 if is("www-authenticate") => self.challenges = true,
+            6 if is("accept") => self.accepts_events = value.contains("text/event-stream"),
+            4 if is("host") => self.authority = keep(value),
+            10 if is("user-agent") => self.user_agent = keep(value),
+            11 if is("traceparent") => self.traceparent = keep(value),
+            // The subprotocol of MCP's SDKs.
+            22 if is("sec-websocket-protocol") => self.proves_mcp |= value.split(',').any(|name| name.trim() == "mcp"),
+            11 if is("retry-after") => self.hints.retry_after = true,
+            13 if is("authorization") => self.principal = Digest::of(bytes),
+            19 if is("ratelimit-remaining") => self.hints.exhausted |= value == "0",
+            21 if is("x-ratelimit-remaining") => self.hints.exhausted |= value == "0",
+            7 if is("upgrade") => {
+                let named = |name: &str| value.eq_ignore_ascii_case(name);
+                self.upgrade = Some(match value.len() {
+                    3 if named("h2c") => Upgrade::H2c,
+                    9 if named("websocket") => Upgrade::WebSocket,
+                    _ => Upgrade::Other,
+                });
+            }
+            _ if name.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("mcp-")) => {
+                self.proves_mcp = true;
+                if is("mcp-session-id") {
+                    self.session = keep(value);
+                } else if is("mcp-protocol-version") {
+                    self.version = keep(value);
+                } else if is("mcp-method") {
+                    self.mcp_method = keep(value);
+                } else if is("mcp-name") {
+                    self.mcp_name = keep(value);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn request(self, verb: Verb, target: &str) -> RequestHead {
+        let absolute = target.split_once("://").map(|(_, rest)| rest);
+        let (authority, target) = match absolute {
+            Some(rest) => rest.split_at(rest.find('/').unwrap_or(rest.len())),
+            None => ("", target),
+        };
+        let (path, query) = target
+            .split_once('?')
+            .map_or((target, None), |(path, query)| (path, Some(query)));
+        RequestHead {
+            verb,
+            path: cut(path, MAX_VALUE).into(),
+            query: query.map(|query| cut(query, MAX_VALUE).into()),
+            authority: keep(authority).filter(|name| !name.is_empty()).or(self.authority),
+            user_agent: self.user_agent,
+            session: self.session,
+            version: self.version,
+            traceparent: self.traceparent,
+            mcp_method: self.mcp_method,
+            mcp_name: self.mcp_name,
+            principal: self.principal,
+            proves_mcp: self.proves_mcp,
+            media: self.media.unwrap_or_default(),
+            coding: self.coding.unwrap_or_default(),
+            accepts_events: self.accepts_events,
+        }
+    }
+
+    pub(super) fn response(self, status: Option<u16>) -> ResponseHead {
+        ResponseHead {
+            status,
+            session: self.session,
+            media: self.media.unwrap_or_default(),
+            coding: self.coding.unwrap_or_default(),
+            challenges: self.challenges,
+            hints: self.hints,
+            proves_mcp: self.proves_mcp,
+            upgrade: self.upgrade,
+        }
+    }
+}
+
+/// What is kept of a field's value.
+pub(super) fn keep(value: &str) -> Option<Box<str>> {
+    Some(cut(value, MAX_VALUE).into())
+}
