@@ -42,7 +42,8 @@ pub unsafe fn meet(writer: *mut Stream, reader: *mut Stream, direction: u64, unr
         }
         let sent = read_volatile(&raw const (*writer).sent);
         let unread = unread();
-        let quiet = read_volatile(&raw const (*writer).promised) == sent && read_volatile(&raw const (*writer).sent) == sent;
+        let quiet =
+            read_volatile(&raw const (*writer).promised) == sent && read_volatile(&raw const (*writer).sent) == sent;
         if (*reader).flags & READER == 0 || quiet {
             (*reader).received = sent.saturating_sub(unread + moved);
         }

@@ -142,7 +142,10 @@ impl Observer {
     pub(crate) fn unseen(&self) -> String {
         let told = ["mcp_observer_lost_total", "mcp_observer_skipped_runs_total"].map(|name| self.series(name));
         match told.into_iter().collect::<Result<Vec<_>>>() {
-            Ok(lines) => format!("the observer counts as lost or skipped: [{}]", lines.concat().join("; ")),
+            Ok(lines) => format!(
+                "the observer counts as lost or skipped: [{}]",
+                lines.concat().join("; ")
+            ),
             Err(error) => format!("the observer's metrics cannot be had: {error:#}"),
         }
     }

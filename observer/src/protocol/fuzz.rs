@@ -214,7 +214,7 @@ fn steps(framer: &mut Framer, length: usize) -> Option<u64> {
 }
 
 /// Streams of the stage of [`pipeline`]; each has two ends.
-const STREAMS: u64 = 4;
+const STREAMS: usize = 4;
 
 /// Four connections and what happens on them, in the order of the input.
 ///
@@ -226,13 +226,13 @@ pub fn pipeline(input: &[u8]) {
     let mut rest = input;
     while let [what, length, after @ ..] = rest {
         rest = after;
-        let (stream, end, read) = (u64::from(what & 3), u64::from(what >> 2 & 1), what & 8 != 0);
-        let (writer, reader) = (1 + 2 * stream + end, 1 + 2 * stream + (1 - end));
+        let (stream, end, read) = (usize::from(what & 3), usize::from(what >> 2 & 1), what & 8 != 0);
+        let (writer, reader) = (2 * stream + end, 2 * stream + (1 - end));
         stage.now += 50_000;
         match what >> 4 {
             0 => stage.now += u64::from(*length) * 100_000_000,
             1 => stage.close(writer),
-            2 => stage.sent[key_index(writer)] += 1 + u64::from(*length),
+            2 => stage.sent[writer] += 1 + u64::from(*length),
             _ => {
                 let (bytes, after) = rest.split_at(rest.len().min(1 + usize::from(*length)));
                 rest = after;
@@ -246,16 +246,16 @@ pub fn pipeline(input: &[u8]) {
     stage.check();
 }
 
-#[allow(clippy::cast_possible_truncation, reason = "keys are below ten")]
-const fn key_index(key: u64) -> usize {
-    key as usize - 1
+/// The object at an end.
+const fn key(end: usize) -> StreamKey {
+    StreamKey(end as u64 + 1)
 }
 
 struct Stage {
     pipeline: Pipeline,
     now: u64,
     /// Bytes sent at each end.
-    sent: [u64; 2 * STREAMS as usize],
+    sent: [u64; 2 * STREAMS],
 }
 
 impl Stage {
@@ -267,14 +267,13 @@ impl Stage {
             ..Limits::default()
         };
         let mut pipeline = Pipeline::new(limits);
-        for key in 1..=2 * STREAMS {
-            let source = if key <= STREAMS { Source::Tcp } else { Source::Unix };
-            let peer = if key % 2 == 1 { key + 1 } else { key - 1 };
+        for end in 0..2 * STREAMS {
+            let source = if end < STREAMS { Source::Tcp } else { Source::Unix };
             pipeline.handle_event(Event::Opened(Opened {
-                key: StreamKey(key),
+                key: key(end),
                 source,
-                peer: Some(StreamKey(peer)),
-                inode: key,
+                peer: Some(key(end ^ 1)),
+                inode: key(end).0,
                 local: None,
                 remote: None,
                 netns: 0,
@@ -285,22 +284,22 @@ impl Stage {
         Self {
             pipeline,
             now: 1_000_000_000,
-            sent: [0; 2 * STREAMS as usize],
+            sent: [0; 2 * STREAMS],
         }
     }
 
-    fn send(&mut self, writer: u64, reader: u64, bytes: &[u8], read: bool) {
+    fn send(&mut self, writer: usize, reader: usize, bytes: &[u8], read: bool) {
         let Ok(span) = u32::try_from(bytes.len()) else { return };
-        let position = self.sent[key_index(writer)];
-        self.sent[key_index(writer)] += u64::from(span);
-        let data = |key, direction, bytes, missing| Data {
-            key: StreamKey(key),
+        let position = self.sent[writer];
+        self.sent[writer] += u64::from(span);
+        let data = |end, direction, bytes, missing| Data {
+            key: key(end),
             direction,
             position: Position::Total(position),
             span,
             bytes,
             missing,
-            pid: Pid(if key % 2 == 1 { 10 } else { 20 }),
+            pid: Pid(if end % 2 == 0 { 10 } else { 20 }),
             tid: 1,
             entered: Some(Timestamp(self.now)),
             returned: Timestamp(self.now + 10_000),
@@ -313,9 +312,9 @@ impl Stage {
         }
     }
 
-    fn close(&mut self, key: u64) {
+    fn close(&mut self, end: usize) {
         self.pipeline.handle_event(Event::Closed(Closed {
-            key: StreamKey(key),
+            key: key(end),
             direction: Direction::Sent,
             readers_left: false,
             writers_left: false,
