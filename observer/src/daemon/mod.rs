@@ -4,14 +4,13 @@ mod check;
 mod turn;
 
 use std::io::IsTerminal;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, bail};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use check::check;
@@ -48,12 +47,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     };
     runtime()?.block_on(async {
         let mut stop = Stop::new()?;
-        let listener = bind(config.listen).await?;
-        tracing::info!(
-            "listening on {}",
-            listener.local_addr().context("the listening socket has no address")?
-        );
-        tokio::spawn(endpoints.serve(listener));
+        serve(endpoints, bind(config.listen)?)?;
         let capture = Capture::start(&config.capture)?;
         health.set_obstacle(None);
         observe(config, capture, sinks, health, &mut stop).await
@@ -156,24 +150,40 @@ fn add_outputs(sinks: &mut Sinks, config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The loop runs on this thread, the endpoints on another, so that they can say it when the loop is stuck.
+/// Everything that one thread waits for: nothing that it does wakes another.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let mut builder = tokio::runtime::Builder::new_current_thread();
     builder
-        .worker_threads(1)
         .enable_all()
         .build()
-        .context("cannot start threads; raise the limit on processes")
+        .context("cannot make the loop's descriptors; raise the limit on open files")
 }
 
-async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    match TcpListener::bind(address).await {
+fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    match TcpListener::bind(address) {
         Ok(listener) => Ok(listener),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
             bail!("{address} is in use by another program; choose another with --listen, or port 0 for any")
         }
         Err(error) => bail!("cannot listen on {address}: {error}; choose another address with --listen"),
     }
+}
+
+/// Serves the endpoints on a thread of their own, so that they can say it when the loop is stuck.
+fn serve(endpoints: Endpoints, listener: TcpListener) -> anyhow::Result<()> {
+    let address = listener.local_addr().context("the listening socket has no address")?;
+    let runtime = runtime()?;
+    let listener = {
+        let _within = runtime.enter();
+        listener.set_nonblocking(true)?;
+        tokio::net::TcpListener::from_std(listener)?
+    };
+    std::thread::Builder::new()
+        .name("endpoints".to_owned())
+        .spawn(move || runtime.block_on(endpoints.serve(listener)))
+        .context("cannot start a thread; raise the limit on processes")?;
+    tracing::info!("listening on {address}");
+    Ok(())
 }
 
 fn report_probes(capture: &Capture, sinks: &mut Sinks) -> anyhow::Result<()> {
