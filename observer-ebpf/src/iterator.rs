@@ -10,23 +10,23 @@ use observer_common::config::ABSENT;
 
 use crate::{
     call::{Call, OPAQUE, UNKNOWN},
-    kernel::{offset, read},
+    kernel::{Access, Typed, offset},
 };
 
 /// Largest kind number any kernel uses; beyond it the layout is not what was thought.
 const LARGEST_KIND: u64 = 127;
 
-/// Takes over buffers and size of the iterator at kernel address `iterator`.
+/// Takes over buffers and size of the iterator at `iterator`, an address that was come to from an argument.
 #[inline(always)]
 pub unsafe fn describe(call: *mut Call, iterator: u64) {
-    let kind = u64::from(read::<u32>(iterator + offset!(iter_kind))) & offset!(iter_kind_mask);
+    let kind = u64::from(Typed::load::<u8>(iterator + offset!(iter_kind))) & offset!(iter_kind_mask);
     // SAFETY: the caller passes a live map value.
     unsafe {
-        (*call).vector = read(iterator + offset!(iter_base));
-        (*call).offset = read(iterator + offset!(iter_offset));
-        (*call).size = read(iterator + offset!(iter_count));
+        (*call).vector = Typed::load(iterator + offset!(iter_base));
+        (*call).offset = Typed::load(iterator + offset!(iter_offset));
+        (*call).size = Typed::load(iterator + offset!(iter_count));
         if kind == offset!(iter_iovec) {
-            (*call).segments = read(iterator + offset!(iter_segments));
+            (*call).segments = Typed::load(iterator + offset!(iter_segments));
             if (*call).segments == 0 {
                 (*call).flags |= OPAQUE;
             }

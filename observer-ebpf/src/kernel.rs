@@ -83,7 +83,7 @@ pub fn read_user<T: Copy>(address: u64) -> Option<T> {
     }
 }
 
-/// How a program gets at the registers and the task of the current system call.
+/// How a program gets at fields of what it was given: the arguments of a function, the registers and the task of a system call.
 pub trait Access {
     /// Address of the current `struct task_struct`.
     fn task() -> u64;
@@ -107,7 +107,8 @@ impl Access for Probed {
     }
 }
 
-/// By plain loads, which the verifier checks against the kernel's types: programs on typed tracepoints, 5.11 and later.
+/// By plain loads, which the verifier checks against the kernel's types: programs on functions, and from 5.11 on typed tracepoints.
+/// Each is of one field and no larger than that.
 pub struct Typed;
 
 impl Access for Typed {

@@ -24,7 +24,7 @@ use observer_common::{
 use crate::{
     call::{self, Call},
     emit, iterator,
-    kernel::{offset, read},
+    kernel::{Access, Typed, offset, read},
     maps::STREAMS,
     scope,
     stream::{self, Stream},
@@ -67,8 +67,8 @@ pub fn pipe_write_return(ctx: FExitContext) -> i32 {
 pub fn pipe_release_entry(ctx: FEntryContext) -> i32 {
     let (inode, file): (u64, u64) = (ctx.arg(0), ctx.arg(1));
     release(
-        read(file + offset!(file_private_data)),
-        read(inode + offset!(inode_number)),
+        Typed::load(file + offset!(file_private_data)),
+        Typed::load(inode + offset!(inode_number)),
         file,
     );
     0
@@ -84,17 +84,18 @@ fn result(ctx: &FExitContext) -> i64 {
 #[inline(always)]
 fn entered(direction: Direction, iocb: u64, iter: u64) -> i32 {
     if scope::watches_current() {
-        let file: u64 = read(iocb + offset!(kiocb_file));
-        let pipe = read(file + offset!(file_private_data));
-        if stream::muted(pipe) {
+        let file: u64 = Typed::load(iocb + offset!(kiocb_file));
+        let pipe = Typed::load(file + offset!(file_private_data));
+        let seen = STREAMS.get_ptr_mut(&pipe);
+        if seen.is_some_and(stream::is_muted) {
             return 0;
         }
-        let number = read(read::<u64>(file + offset!(file_inode)) + offset!(inode_number));
+        let number = Typed::load(Typed::load::<u64>(file + offset!(file_inode)) + offset!(inode_number));
         let begun = call::prepare(pipe, Source::Pipe, direction).and_then(|call| {
             // SAFETY: this thread's entry.
             unsafe {
                 iterator::describe(call, iter);
-                begin(call, stream::known(pipe, number), number)
+                begin(call, stream::of_inode(seen, number), number)
             }
         });
         if let Err(reason) = begun {
@@ -106,8 +107,8 @@ fn entered(direction: Direction, iocb: u64, iter: u64) -> i32 {
 
 #[inline(always)]
 fn returned(iocb: u64, result: i64) -> i32 {
-    let file: u64 = read(iocb + offset!(kiocb_file));
-    call::returned(read(file + offset!(file_private_data)), result, totals::position);
+    let file: u64 = Typed::load(iocb + offset!(kiocb_file));
+    call::returned(Typed::load(file + offset!(file_private_data)), result, totals::position);
     0
 }
 

@@ -74,22 +74,17 @@ pub fn give_birth() -> u64 {
 /// The stream of an object that has been seen before and has not been freed since.
 #[inline(always)]
 pub fn known(object: u64, inode: u64) -> Option<*mut Stream> {
-    let stream = STREAMS.get_ptr_mut(&object)?;
-    // SAFETY: a live map value.
-    if unsafe { (*stream).inode } == inode {
-        Some(stream)
-    } else {
-        None
-    }
+    of_inode(STREAMS.get_ptr_mut(&object), inode)
 }
 
-/// Whether an object is muted. Its address alone decides: the function backend sees every object's end.
+/// What is known of an object's address, if it is of the object that is there now.
 #[inline(always)]
-pub fn muted(object: u64) -> bool {
-    STREAMS.get_ptr_mut(&object).is_some_and(is_muted)
+pub fn of_inode(stream: Option<*mut Stream>, inode: u64) -> Option<*mut Stream> {
+    // SAFETY: callers pass a live map value.
+    stream.filter(|stream| unsafe { (**stream).inode } == inode)
 }
 
-/// The same of a stream in sight.
+/// Whether a stream is muted. The function backend goes by the object's address alone: it sees every object's end.
 #[inline(always)]
 pub fn is_muted(stream: *mut Stream) -> bool {
     // SAFETY: callers pass a live map value.

@@ -95,13 +95,17 @@ pub fn tcp_close_entry(ctx: FEntryContext) -> i32 {
 
 #[inline(always)]
 fn entered(direction: Direction, sock: u64, message: u64) -> i32 {
-    if scope::watches_current() && !stream::muted(sock) {
+    if scope::watches_current() {
+        let seen = STREAMS.get_ptr_mut(&sock);
+        if seen.is_some_and(stream::is_muted) {
+            return 0;
+        }
         let number = inode(sock);
         let begun = call::prepare(sock, Source::Tcp, direction).and_then(|call| {
             // SAFETY: this thread's entry.
             unsafe {
                 iterator::describe(call, message + offset!(msghdr_iter));
-                begin(call, stream::known(sock, number), number)
+                begin(call, stream::of_inode(seen, number), number)
             }
         });
         if let Err(reason) = begun {

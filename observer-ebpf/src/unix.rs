@@ -22,7 +22,7 @@ use observer_common::{
 use crate::{
     call::{self, Call},
     emit, iterator,
-    kernel::{offset, read},
+    kernel::{Access, Typed, offset, read},
     maps::STREAMS,
     scope,
     stream::{self, Stream},
@@ -69,23 +69,24 @@ pub fn unix_receive_return(ctx: FExitContext) -> i32 {
 #[fentry(function = "unix_release")]
 pub fn unix_release_entry(ctx: FEntryContext) -> i32 {
     let socket: u64 = ctx.arg(0);
-    release(read(socket + offset!(socket_sk)));
+    release(Typed::load(socket + offset!(socket_sk)));
     0
 }
 
 #[inline(always)]
 fn entered(direction: Direction, socket: u64, message: u64) -> i32 {
     if scope::watches_current() {
-        let sock = read(socket + offset!(socket_sk));
-        if stream::muted(sock) {
+        let sock = Typed::load(socket + offset!(socket_sk));
+        let seen = STREAMS.get_ptr_mut(&sock);
+        if seen.is_some_and(stream::is_muted) {
             return 0;
         }
-        let number = inode(sock);
+        let number = read(socket + offset!(socket_inode) + offset!(inode_number));
         let begun = call::prepare(sock, Source::Unix, direction).and_then(|call| {
             // SAFETY: this thread's entry.
             unsafe {
                 iterator::describe(call, message + offset!(msghdr_iter));
-                begin(call, stream::known(sock, number), number)
+                begin(call, stream::of_inode(seen, number), number)
             }
         });
         if let Err(reason) = begun {
@@ -99,7 +100,7 @@ fn entered(direction: Direction, socket: u64, message: u64) -> i32 {
 fn returned(socket: u64, result: i64) -> i32 {
     // The kernel function returns an `int`.
     call::returned(
-        read(socket + offset!(socket_sk)),
+        Typed::load(socket + offset!(socket_sk)),
         i64::from(result as i32),
         totals::position,
     );
