@@ -3,6 +3,7 @@
 //! Every request that is let in here comes out again exactly once: answered, given up, or evicted.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -49,7 +50,7 @@ pub(crate) enum Scope {
     /// One HTTP request, by its number on its connection.
     Http(LinkId, u64),
     /// A session, or where there is none one client and one server.
-    Session(Box<str>),
+    Session(Arc<str>),
 }
 
 /// Names a pending request; never one that came later into the same place.
