@@ -147,7 +147,8 @@ pub(crate) fn parse(payload: &Payload) -> Messages {
 
 fn read(payload: &Payload) -> Messages {
     let text = payload.bytes.as_ref();
-    if !payload.cut && std::str::from_utf8(text).is_err() {
+    // Nearly all is ASCII, which is told apart many bytes at a time.
+    if !payload.cut && !text.is_ascii() && std::str::from_utf8(text).is_err() {
         return smallvec::smallvec![Parsed::Broken(MalformedReason::BadUtf8, None)];
     }
     let mut scanner = Scanner::new(text);

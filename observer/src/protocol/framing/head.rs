@@ -230,7 +230,10 @@ impl Facts {
             verb,
             path: cut(path, MAX_VALUE).into(),
             query: query.map(|query| cut(query, MAX_VALUE).into()),
-            authority: keep(authority).filter(|name| !name.is_empty()).or(self.authority),
+            authority: Some(authority)
+                .filter(|name| !name.is_empty())
+                .and_then(keep)
+                .or(self.authority),
             user_agent: self.user_agent,
             session: self.session,
             version: self.version,

@@ -138,7 +138,7 @@ impl Pending {
     }
 
     /// The call as it is told.
-    pub(crate) fn into_call(self, over: Over, target_known: bool) -> Call {
+    pub(crate) fn into_call(self: Box<Self>, over: Over, target_known: bool) -> Call {
         let mut inferred = Vec::new();
         let timing = self.timing(&over, &mut inferred);
         if over.inferred {
