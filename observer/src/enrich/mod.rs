@@ -75,10 +75,6 @@ pub struct Capability {
 
 /// What the sinks are told.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "departures are rare; boxing reports would cost an allocation a call"
-)]
 pub enum Finding {
     /// Something about a conversation.
     Report(Report),

@@ -1,9 +1,11 @@
 //! Names and labels of hand-made observations.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::protocol::event::{Process, ProcessChange};
 use crate::protocol::observation::{
-    Call, CallBegan, EstimatedTokens, Implementation, NetworkTransport, Outcome, Timing, Transport, Vantage,
+    Call, CallBegan, CallId, EstimatedTokens, Implementation, NetworkTransport, Outcome, Timing, Transport, Vantage,
 };
 
 fn stdio(server: u32) -> Parties {
@@ -32,19 +34,19 @@ fn remote(address: &str, authority: Option<&str>) -> Parties {
         ..Party::default()
     };
     parties.vantage = Vantage::Client;
-    parties.authority = authority.map(str::to_owned);
+    parties.authority = authority.map(Into::into);
     parties
 }
 
 fn named(mut parties: Parties, name: &str) -> Parties {
-    parties.server.implementation = Some(Implementation {
+    parties.server.implementation = Some(Arc::new(Implementation {
         name: name.into(),
         version: "1".into(),
-    });
+    }));
     parties
 }
 
-fn began(parties: Parties, method: &str) -> Observation {
+fn began(parties: Parties, method: &'static str) -> Observation {
     Observation::CallBegan(CallBegan {
         number: 1,
         parties,
@@ -54,14 +56,14 @@ fn began(parties: Parties, method: &str) -> Observation {
     })
 }
 
-fn call(parties: Parties, method: &str) -> Observation {
+fn call(parties: Parties, method: &'static str) -> Observation {
     Observation::Call(Box::new(Call {
         number: 1,
         parties,
         method: method.into(),
         target: None,
         target_known: false,
-        id: "1".into(),
+        id: CallId::Integer(1),
         outcome: Outcome::Ok,
         status: 200,
         rpc_code: None,

@@ -47,26 +47,30 @@ impl Pipeline {
                 flow.assembler.read(start + u64::from(data.span), now);
             }
         }
+        // Most reads are of what went through when it was written: they add who and when, and nothing to work through.
+        let brings = at == At::Writer || !flow.assembler.is_through();
         if muted {
             self.http_muted(flow_id.link);
         }
-        self.drive(flow_id);
+        if brings || muted || self.is_waiting(flow_id.link) {
+            self.drive(flow_id);
+        }
         if at == At::Reader {
             self.resolve_reads(flow_id, &mark);
         }
         self.prune(flow_id);
     }
 
+    /// Whether a response waits for its request.
+    fn is_waiting(&self, link: LinkId) -> bool {
+        self.streams.link(link).is_some_and(|link| link.waiting.is_some())
+    }
+
     /// Works through what a flow has in order; a request may free a response that waited for it.
     pub(crate) fn drive(&mut self, flow_id: FlowId) {
         self.drive_one(flow_id);
-        let other = flow_id.reverse();
-        if self
-            .streams
-            .link(flow_id.link)
-            .is_some_and(|link| link.waiting.is_some())
-        {
-            self.drive_one(other);
+        if self.is_waiting(flow_id.link) {
+            self.drive_one(flow_id.reverse());
         }
         let restless = self.streams.link(flow_id.link).is_some_and(|link| {
             link.waiting.is_some() || link.flows.iter().any(|flow| flow.assembler.patience_ends().is_some())
@@ -157,14 +161,18 @@ impl Pipeline {
 
     /// Whether a response waits for the request it answers.
     fn must_wait(&mut self, flow_id: FlowId) -> bool {
+        let Some(stream) = self.streams.flow(flow_id).and_then(|flow| flow.framer.next_response()) else {
+            return false;
+        };
+        self.must_wait_for_request(flow_id, stream)
+    }
+
+    fn must_wait_for_request(&mut self, flow_id: FlowId, stream: u32) -> bool {
         let now = self.now;
         let Some(link) = self.streams.link_mut(flow_id.link) else {
             return false;
         };
         let flow = &link.flows[flow_id.side];
-        let Some(stream) = flow.framer.next_response() else {
-            return false;
-        };
         let (held, ended) = (flow.held_bytes(), flow.ended);
         if link.http.as_ref().is_some_and(|talk| talk.expects_response(stream)) {
             link.waiting = None;

@@ -4,6 +4,7 @@
 //! taken from its head and from its tail.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -41,9 +42,9 @@ pub(crate) enum RpcId {
     /// A whole number in its shortest form.
     Integer(i64),
     /// Any other number, as written: fractions, and what does not fit 64 bits.
-    Number(Box<str>),
+    Number(Arc<str>),
     /// A string.
-    Text(Box<str>),
+    Text(Arc<str>),
     /// `null`.
     Null,
 }
@@ -111,14 +112,18 @@ pub(crate) struct Failure {
     /// `code`; 0 where there is none.
     pub(crate) code: i64,
     /// The begin of `message`.
-    pub(crate) message: Option<Box<str>>,
+    pub(crate) message: Option<Arc<str>>,
 }
 
 /// What a body turned out to be.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "messages are the rule, and are handed on at once"
+)]
 pub(crate) enum Parsed {
     /// A message.
-    Message(Box<Message>),
+    Message(Message),
     /// Not one; with its id where that could be read and nothing says that it is a request.
     Broken(MalformedReason, Option<RpcId>),
     /// So much of it is missing, by no fault of the peer's, that nothing can be said: this many bytes were seen.
@@ -142,7 +147,8 @@ pub(crate) fn parse(payload: &Payload) -> Messages {
 
 fn read(payload: &Payload) -> Messages {
     let text = payload.bytes.as_ref();
-    if !payload.cut && std::str::from_utf8(text).is_err() {
+    // Nearly all is ASCII, which is told apart many bytes at a time.
+    if !payload.cut && !text.is_ascii() && std::str::from_utf8(text).is_err() {
         return smallvec::smallvec![Parsed::Broken(MalformedReason::BadUtf8, None)];
     }
     let mut scanner = Scanner::new(text);
@@ -181,11 +187,11 @@ fn parse_one(text: &[u8], payload: &Payload) -> Parsed {
         payload.length
     };
     match envelope.judge() {
-        Ok(kind) => Parsed::Message(Box::new(Message {
+        Ok(kind) => Parsed::Message(Message {
             kind,
             length,
             cut: payload.cut,
-        })),
+        }),
         Err((reason, id)) => Parsed::Broken(reason, id),
     }
 }

@@ -3,6 +3,8 @@
 //! Every request that is let in here comes out again exactly once: answered, given up, or evicted.
 
 use std::collections::VecDeque;
+use std::hash::Hash;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -49,7 +51,7 @@ pub(crate) enum Scope {
     /// One HTTP request, by its number on its connection.
     Http(LinkId, u64),
     /// A session, or where there is none one client and one server.
-    Session(Box<str>),
+    Session(Arc<str>),
 }
 
 /// Names a pending request; never one that came later into the same place.
@@ -146,31 +148,24 @@ impl Matcher {
 
     /// Nothing can answer this request any more: it stays until [`Self::remove`].
     pub(crate) fn unlist(&mut self, slot: Slot) {
-        let Some(pending) = self.get(slot) else {
+        let Some((birth, Some(pending))) = self.slots.get(slot.index as usize) else {
             return;
         };
-        let (id, scopes, unpaired) = (pending.id.clone(), pending.scopes.clone(), pending.unpaired);
-        let token = pending.progress_token.clone();
-        for scope in scopes {
-            let mut key = (scope, id.clone());
-            if let Some(slots) = self.index.get_mut(&key) {
-                slots.retain(|other| *other != slot);
-                if slots.is_empty() {
-                    self.index.remove(&key);
-                }
-            }
-            if let Some(token) = &token {
+        if *birth != slot.birth {
+            return;
+        }
+        for scope in &pending.scopes {
+            let mut key = (scope.clone(), pending.id.clone());
+            forget(&mut self.index, &key, slot);
+            if let Some(token) = &pending.progress_token {
                 key.1 = token.clone();
                 if self.progress.get(&key) == Some(&slot) {
                     self.progress.remove(&key);
                 }
             }
         }
-        if unpaired && let Some(slots) = self.unpaired.get_mut(&id) {
-            slots.retain(|other| *other != slot);
-            if slots.is_empty() {
-                self.unpaired.remove(&id);
-            }
+        if pending.unpaired {
+            forget(&mut self.unpaired, &pending.id, slot);
         }
     }
 
@@ -241,5 +236,15 @@ impl Matcher {
             let index = u32::try_from(index).ok()?;
             Some((Slot { index, birth: *birth }, pending.as_deref()?))
         })
+    }
+}
+
+/// Takes `slot` out of those that are listed under `key`.
+fn forget<K: Hash + Eq>(index: &mut FxHashMap<K, SmallVec<[Slot; 1]>>, key: &K, slot: Slot) {
+    if let Some(slots) = index.get_mut(key) {
+        slots.retain(|other| *other != slot);
+        if slots.is_empty() {
+            index.remove(key);
+        }
     }
 }

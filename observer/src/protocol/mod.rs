@@ -22,6 +22,7 @@ mod recent;
 mod stream;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use conversation::{Early, Settled};
 use event::{Event, Timestamp};
@@ -111,7 +112,7 @@ pub struct Pipeline {
     tasks: Tasks,
     sessions: Sessions,
     /// Sessions of HTTP+SSE whose endpoint was seen.
-    sse_sessions: Recent<Box<str>, ()>,
+    sse_sessions: Recent<Arc<str>, ()>,
     /// Refusals that a retry with another version makes steps of negotiation.
     refused: Vec<Slot>,
     /// Answers that came before their request.

@@ -1,10 +1,13 @@
 //! What the pipeline concludes.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 pub use super::digest::Fingerprint;
 use super::event::{DropReason, Pid, StreamKey, Timestamp, Verdict};
 pub use super::mcp::again::InputKind;
+pub use super::mcp::call::CallId;
 pub use super::mcp::catalog::{Catalog, CatalogChange, CatalogItem, CatalogKind};
 pub use super::mcp::pressure::{Origin, Pressure, Signal};
 pub use super::mcp::session::{SessionChange, SessionEnd};
@@ -12,10 +15,6 @@ pub use super::mcp::task::{TaskEnd, TaskStatus};
 
 /// One thing that comes out of the pipeline.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "observations are the rule, and are handed on at once"
-)]
 pub enum Output {
     /// Something about MCP, for the sinks.
     Observation(Observation),
@@ -44,7 +43,7 @@ pub enum Observation {
         /// Who talks with whom.
         parties: Parties,
         /// Method, as sent.
-        method: String,
+        method: Cow<'static, str>,
         /// Which side sent it.
         from: Side,
     },
@@ -53,7 +52,7 @@ pub enum Observation {
         /// Who talks with whom.
         parties: Parties,
         /// Method, as sent.
-        method: String,
+        method: Cow<'static, str>,
     },
     /// A message that breaks the rules.
     Malformed {
@@ -69,7 +68,7 @@ pub enum Observation {
         /// Who talks with whom.
         parties: Parties,
         /// The revision agreed on or named by the request.
-        protocol_version: Option<String>,
+        protocol_version: Option<Arc<str>>,
     },
     /// A subscription began (`+1`) or ended (`-1`).
     Subscription {
@@ -151,7 +150,7 @@ pub struct Parties {
     /// From where it was seen.
     pub vantage: Vantage,
     /// HTTP `Host` or `:authority` of the request.
-    pub authority: Option<String>,
+    pub authority: Option<Arc<str>>,
     /// Bytes of their streams were lost at some time: what is counted of them is a lower bound.
     pub lossy: bool,
 }
@@ -166,7 +165,7 @@ pub struct Party {
     /// Network namespace of its socket, by inode number; 0 when unknown.
     pub netns: u32,
     /// Name and version it gave itself (`serverInfo`, `clientInfo`, else for clients the HTTP `User-Agent`).
-    pub implementation: Option<Implementation>,
+    pub implementation: Option<Arc<Implementation>>,
 }
 
 /// `Implementation` of the MCP schema: what a peer calls itself.
@@ -258,9 +257,9 @@ pub struct CallBegan {
     /// Who talks with whom.
     pub parties: Parties,
     /// Method, as sent.
-    pub method: String,
+    pub method: Cow<'static, str>,
     /// Tool or prompt name.
-    pub target: Option<String>,
+    pub target: Option<Arc<str>>,
     /// Whether `target` is known to exist: a list result named it or a call to it succeeded.
     pub target_known: bool,
 }
@@ -273,13 +272,13 @@ pub struct Call {
     /// Who talked with whom.
     pub parties: Parties,
     /// Method, as sent.
-    pub method: String,
+    pub method: Cow<'static, str>,
     /// Tool or prompt name (`tools/call`, `prompts/get`); never a URI.
-    pub target: Option<String>,
+    pub target: Option<Arc<str>>,
     /// Whether `target` is known to exist: a list result named it or a call to it succeeded.
     pub target_known: bool,
-    /// The JSON-RPC id as JSON text (`7`, `"a"`), cut at 64 bytes.
-    pub id: String,
+    /// The JSON-RPC id.
+    pub id: CallId,
     /// How it ended.
     pub outcome: Outcome,
     /// HTTP-like status by the table of outcomes.
@@ -289,11 +288,11 @@ pub struct Call {
     /// HTTP status of the answer.
     pub http_status: Option<u16>,
     /// Protocol revision named by the request or agreed on in the handshake.
-    pub protocol_version: Option<String>,
+    pub protocol_version: Option<Arc<str>>,
     /// Raw session id; leaves the daemon only as a salted hash.
-    pub session: Option<String>,
+    pub session: Option<Arc<str>>,
     /// `resultType` of the answer.
-    pub result_type: Option<String>,
+    pub result_type: Option<Arc<str>>,
     /// 1, or the number of the round after `input_required`.
     pub round: u32,
     /// The number of the call of the first round: what the rounds of one operation have in common.
@@ -307,9 +306,9 @@ pub struct Call {
     /// Tokens by estimate: [`super::Limits::characters_per_token`], text alone.
     pub tokens: EstimatedTokens,
     /// Task id of a task acknowledgement.
-    pub task_id: Option<String>,
+    pub task_id: Option<Arc<str>>,
     /// `traceparent` of the request's `_meta` or HTTP header.
-    pub traceparent: Option<String>,
+    pub traceparent: Option<Arc<str>>,
     /// Times.
     pub timing: Timing,
     /// Bytes of the JSON-RPC request message.

@@ -4,6 +4,8 @@
 //! things happened. Events are sorted by [`Event::time`] once they are [`ORDER_WAIT`] old. What comes later still is worked
 //! through all the same, out of order.
 
+use std::collections::VecDeque;
+
 use super::event::{Event, Timestamp};
 
 /// Nanoseconds that an event waits for earlier ones: far more than a record needs from the kernel to the daemon's next drain.
@@ -16,11 +18,17 @@ const MAX_EVENTS: usize = 65_536;
 const MAX_BYTES: usize = 32 << 20;
 
 /// Events that are not worked through yet.
+///
+/// ```text
+/// events:  1 3 4 7 9 │ 8 2 …
+///          in order  │ as they came: most come in order, and are counted so at once
+/// ```
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    events: Vec<Event>,
+    events: VecDeque<Event>,
     bytes: usize,
-    sorted: bool,
+    /// How many of the first are in order.
+    ordered: usize,
     earliest: Option<Timestamp>,
 }
 
@@ -29,10 +37,12 @@ impl Queue {
         if let Event::Data(data) = &event {
             self.bytes += data.bytes.len();
         }
-        self.sorted = false;
         let time = event.time();
+        if self.ordered == self.events.len() && self.events.back().is_none_or(|last| last.time() <= time) {
+            self.ordered += 1;
+        }
         self.earliest = Some(self.earliest.map_or(time, |earliest| earliest.min(time)));
-        self.events.push(event);
+        self.events.push_back(event);
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -66,21 +76,31 @@ impl Queue {
     }
 
     fn sort(&mut self) {
-        if !self.sorted {
-            self.events.sort_by_key(Event::time);
-            self.sorted = true;
+        let newcomers = self.events.range(self.ordered..);
+        if let Some(first) = newcomers.map(Event::time).min() {
+            // What is no later than any of them stays where it is.
+            let late = self
+                .events
+                .range(..self.ordered)
+                .rev()
+                .take_while(|event| event.time() > first);
+            let from = self.ordered - late.count();
+            let mut late: Vec<Event> = self.events.drain(from..).collect();
+            late.sort_by_key(Event::time);
+            self.events.extend(late);
+            self.ordered = self.events.len();
         }
     }
 
     fn take(&mut self, count: usize) -> Vec<Event> {
-        let rest = self.events.split_off(count);
-        let taken = std::mem::replace(&mut self.events, rest);
+        let taken: Vec<Event> = self.events.drain(..count).collect();
         let bytes_of = |event: &Event| match event {
             Event::Data(data) => data.bytes.len(),
             _ => 0,
         };
         self.bytes -= taken.iter().map(bytes_of).sum::<usize>();
-        self.earliest = self.events.first().map(Event::time);
+        self.ordered -= count;
+        self.earliest = self.events.front().map(Event::time);
         taken
     }
 }

@@ -254,6 +254,11 @@ impl Assembler {
         self.announced.shrink_to_fit();
     }
 
+    /// Whether everything that is known to exist has been given out.
+    pub(crate) fn is_through(&self) -> bool {
+        self.held.is_empty() && self.next.is_none_or(|next| self.proof <= next)
+    }
+
     /// Bytes held behind a hole.
     pub(crate) const fn held_bytes(&self) -> usize {
         self.held_bytes
@@ -262,6 +267,7 @@ impl Assembler {
     /// When the hole at the front becomes a gap; `None` while there is none, or while its reader is still to come to it.
     pub(crate) fn patience_ends(&self) -> Option<Timestamp> {
         let held = self.held.front().map(|(since, _)| *since);
+        held.or(self.proven)?;
         let since = if self.next.is_some_and(|next| self.is_announced(next)) {
             self.proven
         } else {

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use crate::enrich::{Capability, Finding, Report, Workload};
 use crate::protocol::event::{Pid, Timestamp};
 use crate::protocol::observation::{
-    Call, CallBegan, Catalog, CatalogChange, CatalogKind, EstimatedTokens, Fingerprint, Implementation,
+    Call, CallBegan, CallId, Catalog, CatalogChange, CatalogKind, EstimatedTokens, Fingerprint, Implementation,
     NetworkTransport, Observation, Outcome, Parties, Party, Timing, Transport, Vantage,
 };
 
 pub(super) fn parties() -> Parties {
     let implementation = |name: &str| {
-        Some(Implementation {
+        Some(Arc::new(Implementation {
             name: name.into(),
             version: "1.4.0".into(),
-        })
+        }))
     };
     Parties {
         client: Party {
@@ -70,7 +70,7 @@ pub(super) fn call(change: impl FnOnce(&mut Call)) -> Finding {
         method: "tools/call".into(),
         target: Some("get_forecast".into()),
         target_known: true,
-        id: "7".into(),
+        id: CallId::Integer(7),
         outcome: Outcome::Ok,
         status: 200,
         rpc_code: None,
@@ -99,7 +99,7 @@ pub(super) fn call(change: impl FnOnce(&mut Call)) -> Finding {
         inferred: Vec::new(),
     };
     change(&mut call);
-    let operation = call.target.clone().unwrap_or_else(|| call.method.clone());
+    let operation = call.target.as_deref().unwrap_or(&call.method).to_owned();
     report(Observation::Call(Box::new(call)), &operation)
 }
 

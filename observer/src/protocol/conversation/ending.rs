@@ -145,7 +145,7 @@ impl Pipeline {
         let (outcome, status) = classify(&facts);
         let wanted = reply.and_then(|reply| reply.wanted.as_deref());
         let task = reply.and_then(|reply| reply.task.as_deref());
-        pending.over = Some(Box::new(Over {
+        pending.over = Some(Over {
             outcome,
             status,
             rpc_code,
@@ -164,7 +164,7 @@ impl Pipeline {
             at: pending.doomed.map_or(now, |(_, since)| since),
             lossy,
             inferred: ended.inferred,
-        }));
+        });
         let may_retry = rpc_code == Some(UNSUPPORTED_VERSION) && !discover;
         if !may_retry {
             self.again.over(pending, outcome, status, wanted, now);
@@ -222,7 +222,7 @@ impl Pipeline {
                     .entry((scope, pending.id.clone()), || (pending.parties.clone(), over.outcome));
             }
         }
-        self.observe(Observation::Call(Box::new(pending.into_call(*over, target_known))));
+        self.observe(Observation::Call(Box::new(pending.into_call(over, target_known))));
     }
 
     /// A peer of this call is gone: unless an answer is still on its way, that ends it.

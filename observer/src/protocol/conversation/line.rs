@@ -154,7 +154,7 @@ impl Pipeline {
             first_byte: None,
         };
         match parsed {
-            Parsed::Message(message) => self.line_routed(&source, *message, seen),
+            Parsed::Message(message) => self.line_routed(&source, message, seen),
             Parsed::Unreadable(bytes) => self.lose(DropReason::Resync, bytes),
             Parsed::Broken(reason, id) => {
                 let sender = self.sender(flow_id, Sender::Either);
@@ -180,7 +180,7 @@ impl Pipeline {
                 let parties = self.parties(flow_id, sender);
                 if sender == Side::Server {
                     self.remember_asked(flow_id, id);
-                    let method = method.name().to_owned();
+                    let method = method.shown();
                     return self.observe(Observation::ServerRequest { parties, method });
                 }
                 let context = Context {

@@ -19,6 +19,8 @@ mod strays;
 
 pub(crate) use early::Early;
 pub(crate) use ending::{Answered, Ended, as_answer};
+use std::sync::Arc;
+
 use ending::{SOON, end_of};
 use smallvec::SmallVec;
 pub(crate) use strays::{Settled, Sight, Stray};
@@ -38,9 +40,6 @@ use super::mcp::pressure::Hints;
 use super::observation::{MalformedReason, Observation, Output, Parties, Side, Vantage};
 use super::stream::FlowId;
 
-/// Methods and names of others are cut to this.
-const MAX_METHOD: usize = 256;
-
 /// Where a message came from.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
@@ -58,11 +57,11 @@ pub(crate) struct Source {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Context {
     pub(crate) scopes: SmallVec<[Scope; 2]>,
-    pub(crate) session: Option<Box<str>>,
-    pub(crate) version: Option<Box<str>>,
-    pub(crate) traceparent: Option<Box<str>>,
+    pub(crate) session: Option<Arc<str>>,
+    pub(crate) version: Option<Arc<str>>,
+    pub(crate) traceparent: Option<Arc<str>>,
     pub(crate) conversation: Option<PeerKey>,
-    pub(crate) user_agent: Option<Box<str>>,
+    pub(crate) user_agent: Option<Arc<str>>,
     pub(crate) principal: Digest,
     pub(crate) unpaired: bool,
 }

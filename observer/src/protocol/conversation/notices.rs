@@ -1,10 +1,10 @@
 //! What messages tell beside calls: notifications, tasks, sessions.
 
 use crate::protocol::Pipeline;
-use crate::protocol::conversation::{Ended, MAX_METHOD};
+use crate::protocol::conversation::Ended;
 use crate::protocol::jsonrpc::Failure;
 use crate::protocol::matcher::{Scope, Slot};
-use crate::protocol::mcp::method::{Method, cut};
+use crate::protocol::mcp::method::Method;
 use crate::protocol::mcp::outcome::{End, speaks_of_time};
 use crate::protocol::mcp::params::Params;
 use crate::protocol::mcp::peer::{PeerKey, server_keys, server_of};
@@ -30,7 +30,7 @@ impl Pipeline {
         }
         self.observe(Observation::Notification {
             parties,
-            method: cut(method.name(), MAX_METHOD).to_owned(),
+            method: method.shown(),
             from,
         });
     }

@@ -1,5 +1,7 @@
 //! Who talks with whom on a stream.
 
+use std::sync::Arc;
+
 use crate::protocol::Pipeline;
 use crate::protocol::event::{Pid, Source};
 use crate::protocol::matcher::Slot;
@@ -67,11 +69,11 @@ impl Pipeline {
         flow: FlowId,
         sender: Side,
         transport: Transport,
-        authority: Option<&str>,
+        authority: Option<&Arc<str>>,
     ) -> Parties {
         let mut parties = self.parties(flow, sender);
         parties.transport = transport;
-        parties.authority = authority.map(str::to_owned);
+        parties.authority = authority.cloned();
         if parties.network == NetworkTransport::Pipe {
             parties.network = NetworkTransport::Unix;
         }

@@ -1,5 +1,7 @@
 //! What messages tell of the peers themselves: names, versions, tools; and refusals that turn out to be negotiation.
 
+use std::sync::Arc;
+
 use super::{Asked, PeerKey, Pipeline, Source};
 use crate::protocol::matcher::Slot;
 use crate::protocol::mcp::call::Pending;
@@ -14,9 +16,9 @@ impl Pipeline {
     pub(crate) fn introduce_client(
         &mut self,
         pending: &mut Pending,
-        client: Option<Implementation>,
-        offered: Option<Box<str>>,
-        user_agent: Option<Box<str>>,
+        client: Option<Arc<Implementation>>,
+        offered: Option<Arc<str>>,
+        user_agent: Option<Arc<str>>,
     ) {
         if pending.method.is("initialize") {
             self.peers
@@ -31,17 +33,17 @@ impl Pipeline {
             let agent = user_agent?;
             let (name, version) = agent.split_once('/').unwrap_or((&agent, ""));
             let version = version.split(' ').next().unwrap_or("");
-            Some(Implementation {
+            Some(Arc::new(Implementation {
                 name: name.to_owned(),
                 version: version.to_owned(),
-            })
+            }))
         });
         let server = known.and_then(|known| known.server.clone());
         pending.parties.server.implementation = server.or_else(|| self.server_implementation(&pending.parties));
     }
 
     /// What is remembered of a server's process or address.
-    fn server_implementation(&self, parties: &Parties) -> Option<Implementation> {
+    fn server_implementation(&self, parties: &Parties) -> Option<Arc<Implementation>> {
         server_keys(parties).find_map(|key| self.peers.get(&key)?.server.clone())
     }
 
@@ -68,7 +70,7 @@ impl Pipeline {
             (version.is_some() && known.version != version) || (reply.server.is_some() && known.server != reply.server);
         known.version = version.or(known.version.take());
         known.server = reply.server.clone().or(known.server.take());
-        let protocol_version = known.version.as_deref().map(str::to_owned);
+        let protocol_version = known.version.clone();
         if reply.server.is_some() {
             for key in server_keys(&parties) {
                 self.peers.entry(key).server.clone_from(&reply.server);

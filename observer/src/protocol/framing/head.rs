@@ -1,5 +1,7 @@
 //! Heads of HTTP messages, whichever version carries them, and what MCP puts into them.
 
+use std::sync::Arc;
+
 use super::coding::Coding;
 use crate::protocol::digest::Digest;
 use crate::protocol::mcp::method::cut;
@@ -98,18 +100,18 @@ pub(crate) enum Upgrade {
 pub(crate) struct RequestHead {
     pub(crate) verb: Verb,
     /// Path without query, scheme and authority; empty where it is not known.
-    pub(crate) path: Box<str>,
+    pub(crate) path: Arc<str>,
     /// After the `?`.
-    pub(crate) query: Option<Box<str>>,
-    pub(crate) authority: Option<Box<str>>,
-    pub(crate) user_agent: Option<Box<str>>,
-    pub(crate) session: Option<Box<str>>,
-    pub(crate) version: Option<Box<str>>,
-    pub(crate) traceparent: Option<Box<str>>,
+    pub(crate) query: Option<Arc<str>>,
+    pub(crate) authority: Option<Arc<str>>,
+    pub(crate) user_agent: Option<Arc<str>>,
+    pub(crate) session: Option<Arc<str>>,
+    pub(crate) version: Option<Arc<str>>,
+    pub(crate) traceparent: Option<Arc<str>>,
     /// `Mcp-Method`.
-    pub(crate) mcp_method: Option<Box<str>>,
+    pub(crate) mcp_method: Option<Arc<str>>,
     /// `Mcp-Name`.
-    pub(crate) mcp_name: Option<Box<str>>,
+    pub(crate) mcp_name: Option<Arc<str>>,
     /// Of `Authorization`, whose value is not kept.
     pub(crate) principal: Digest,
     /// Whether there is a field whose name begins with `mcp-`.
@@ -125,7 +127,7 @@ pub(crate) struct RequestHead {
 pub(crate) struct ResponseHead {
     /// `None` where it was told before the observer came.
     pub(crate) status: Option<u16>,
-    pub(crate) session: Option<Box<str>>,
+    pub(crate) session: Option<Arc<str>>,
     pub(crate) media: Media,
     pub(crate) coding: Coding,
     /// Whether there is a `WWW-Authenticate`.
@@ -162,15 +164,15 @@ pub(super) struct Facts {
     challenges: bool,
     hints: Hints,
     proves_mcp: bool,
-    mcp_method: Option<Box<str>>,
-    mcp_name: Option<Box<str>>,
+    mcp_method: Option<Arc<str>>,
+    mcp_name: Option<Arc<str>>,
     principal: Digest,
     upgrade: Option<Upgrade>,
-    pub(super) authority: Option<Box<str>>,
-    user_agent: Option<Box<str>>,
-    session: Option<Box<str>>,
-    version: Option<Box<str>>,
-    traceparent: Option<Box<str>>,
+    pub(super) authority: Option<Arc<str>>,
+    user_agent: Option<Arc<str>>,
+    session: Option<Arc<str>>,
+    version: Option<Arc<str>>,
+    traceparent: Option<Arc<str>>,
 }
 
 impl Facts {
@@ -228,7 +230,10 @@ impl Facts {
             verb,
             path: cut(path, MAX_VALUE).into(),
             query: query.map(|query| cut(query, MAX_VALUE).into()),
-            authority: keep(authority).filter(|name| !name.is_empty()).or(self.authority),
+            authority: Some(authority)
+                .filter(|name| !name.is_empty())
+                .and_then(keep)
+                .or(self.authority),
             user_agent: self.user_agent,
             session: self.session,
             version: self.version,
@@ -258,6 +263,6 @@ impl Facts {
 }
 
 /// What is kept of a field's value.
-pub(super) fn keep(value: &str) -> Option<Box<str>> {
+pub(super) fn keep(value: &str) -> Option<Arc<str>> {
     Some(cut(value, MAX_VALUE).into())
 }

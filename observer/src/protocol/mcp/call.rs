@@ -1,5 +1,8 @@
 //! A call from its request to its end, and the times of it.
 
+use std::fmt;
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use super::again::{InputKind, Turn};
@@ -16,13 +19,40 @@ use crate::protocol::stream::FlowId;
 /// Bytes of an id in an observation.
 const SHOWN_ID: usize = 64;
 
+/// A JSON-RPC id as JSON text (`7`, `"a"`), cut at 64 bytes; most are numbers, which need no text of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallId {
+    /// A whole number.
+    Integer(i64),
+    /// Anything else.
+    Text(Arc<str>),
+}
+
+impl From<&RpcId> for CallId {
+    fn from(id: &RpcId) -> Self {
+        match id {
+            RpcId::Integer(number) => Self::Integer(*number),
+            other => Self::Text(cut(&other.to_string(), SHOWN_ID).into()),
+        }
+    }
+}
+
+impl fmt::Display for CallId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Integer(number) => write!(out, "{number}"),
+            Self::Text(text) => out.write_str(text),
+        }
+    }
+}
+
 /// A request that is not over, or whose end waits for a last time stamp.
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) number: u64,
     pub(crate) id: RpcId,
     pub(crate) method: Method,
-    pub(crate) target: Option<Box<str>>,
+    pub(crate) target: Option<Arc<str>>,
     pub(crate) progress_token: Option<RpcId>,
     /// Within what its id is looked up.
     pub(crate) scopes: SmallVec<[Scope; 2]>,
@@ -36,14 +66,14 @@ pub(crate) struct Pending {
     pub(crate) seen: Seen,
     pub(crate) bytes: u64,
     pub(crate) cut: bool,
-    pub(crate) version: Option<Box<str>>,
-    pub(crate) session: Option<Box<str>>,
-    pub(crate) traceparent: Option<Box<str>>,
+    pub(crate) version: Option<Arc<str>>,
+    pub(crate) session: Option<Arc<str>>,
+    pub(crate) traceparent: Option<Arc<str>>,
     /// Of what it asks for.
     pub(crate) fingerprint: Digest,
     pub(crate) turn: Turn,
     /// `params.taskId`.
-    pub(crate) task: Option<Box<str>>,
+    pub(crate) task: Option<Arc<str>>,
     /// Of a listing: its page.
     pub(crate) cursor: Option<Digest>,
     /// Who asks, as far as the transport says so.
@@ -57,7 +87,7 @@ pub(crate) struct Pending {
     pub(crate) first_progress: Option<Timestamp>,
     /// Its peer is gone since; it ends so unless an answer is still on its way.
     pub(crate) doomed: Option<(Doom, Timestamp)>,
-    pub(crate) over: Option<Box<Over>>,
+    pub(crate) over: Option<Over>,
 }
 
 /// How a call ends without an answer.
@@ -76,8 +106,8 @@ pub(crate) struct Over {
     pub(crate) status: u16,
     pub(crate) rpc_code: Option<i64>,
     pub(crate) http_status: Option<u16>,
-    pub(crate) result_type: Option<Box<str>>,
-    pub(crate) task_id: Option<Box<str>>,
+    pub(crate) result_type: Option<Arc<str>>,
+    pub(crate) task_id: Option<Arc<str>>,
     pub(crate) wants: Option<InputKind>,
     pub(crate) pressure: Option<Pressure>,
     /// Tokens of its result.
@@ -101,43 +131,33 @@ impl Pending {
         CallBegan {
             number: self.number,
             parties: self.parties.clone(),
-            method: self.method.name().to_owned(),
-            target: self.target.as_deref().map(str::to_owned),
+            method: self.method.shown(),
+            target: self.target.clone(),
             target_known,
         }
     }
 
     /// The call as it is told.
-    pub(crate) fn into_call(self, over: Over, target_known: bool) -> Call {
+    pub(crate) fn into_call(self: Box<Self>, over: Over, target_known: bool) -> Call {
         let mut inferred = Vec::new();
         let timing = self.timing(&over, &mut inferred);
         if over.inferred {
             inferred.push("outcome");
         }
-        let owned = |text: Option<Box<str>>| text.map(String::from);
-        // The rule, and spared the formatting machine.
-        let id = match &self.id {
-            RpcId::Integer(number) => number.to_string(),
-            other => other.to_string(),
-        };
         Call {
             number: self.number,
             parties: self.parties,
-            method: self.method.name().to_owned(),
-            target: owned(self.target),
+            method: self.method.shown(),
+            target: self.target,
             target_known,
-            id: if id.len() > SHOWN_ID {
-                cut(&id, SHOWN_ID).to_owned()
-            } else {
-                id
-            },
+            id: CallId::from(&self.id),
             outcome: over.outcome,
             status: over.status,
             rpc_code: over.rpc_code,
             http_status: over.http_status,
-            protocol_version: owned(self.version),
-            session: owned(self.session),
-            result_type: owned(over.result_type),
+            protocol_version: self.version,
+            session: self.session,
+            result_type: over.result_type,
             round: self.turn.round,
             first_round: self.turn.first,
             attempt: self.turn.attempt,
@@ -147,8 +167,8 @@ impl Pending {
                 arguments: self.tokens,
                 result: over.tokens,
             },
-            task_id: owned(over.task_id),
-            traceparent: owned(self.traceparent),
+            task_id: over.task_id,
+            traceparent: self.traceparent,
             timing,
             request_bytes: self.bytes,
             response_bytes: over.bytes,

@@ -2,6 +2,8 @@
 //!
 //! Two listings are compared only when the same principal asked for them: a server may show others other things.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::method::{MAX_NAME, cut};
@@ -133,7 +135,7 @@ pub(crate) struct Page<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     identity: Digest,
-    pub(crate) name: Box<str>,
+    pub(crate) name: Arc<str>,
     fingerprint: Fingerprint,
     /// `outputSchema`, as JSON text.
     pub(crate) schema: Option<Bytes>,

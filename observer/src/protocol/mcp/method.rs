@@ -47,7 +47,7 @@ pub(crate) enum Method {
     /// One of the specification.
     Known(&'static Spec),
     /// Any other.
-    Other(Box<str>),
+    Other(Arc<str>),
 }
 
 impl Method {
@@ -63,6 +63,14 @@ impl Method {
         match self {
             Self::Known(spec) => spec.name,
             Self::Other(name) => name,
+        }
+    }
+
+    /// The name as observations have it.
+    pub(crate) fn shown(&self) -> Cow<'static, str> {
+        match self {
+            Self::Known(spec) => Cow::Borrowed(spec.name),
+            Self::Other(name) => Cow::Owned(name.to_string()),
         }
     }
 
@@ -119,6 +127,9 @@ impl Spec {
         self
     }
 }
+
+use std::borrow::Cow;
+use std::sync::Arc;
 
 use Nature::{Blocking, Call, Handshake, Notification, Subscription};
 use Sender::{Client, Either, Server};

@@ -1,6 +1,7 @@
 //! What matters of the `params` of a request or notification.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::method::{MAX_NAME, cut};
 use super::reply::{Task, implementation};
@@ -22,27 +23,27 @@ pub(crate) const META_PREFIX: &[u8] = b"io.modelcontextprotocol/";
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Params {
     /// `name`.
-    pub(crate) name: Option<Box<str>>,
+    pub(crate) name: Option<Arc<str>>,
     /// `uri`.
-    pub(crate) uri: Option<Box<str>>,
+    pub(crate) uri: Option<Arc<str>>,
     /// `taskId` and `status`.
     pub(crate) task: Option<Box<Task>>,
     /// `protocolVersion`, where it is a string.
-    pub(crate) version: Option<Box<str>>,
+    pub(crate) version: Option<Arc<str>>,
     /// `clientInfo`, or that of `_meta`.
-    pub(crate) client: Option<Implementation>,
+    pub(crate) client: Option<Arc<Implementation>>,
     /// `_meta["io.modelcontextprotocol/protocolVersion"]`.
-    pub(crate) meta_version: Option<Box<str>>,
+    pub(crate) meta_version: Option<Arc<str>>,
     /// Whether `_meta` has a key that begins with `io.modelcontextprotocol/`.
     pub(crate) meta_proves: bool,
     /// `_meta.traceparent`.
-    pub(crate) traceparent: Option<Box<str>>,
+    pub(crate) traceparent: Option<Arc<str>>,
     /// `_meta.progressToken` of a request, `progressToken` of a progress notification.
     pub(crate) progress_token: Option<RpcId>,
     /// `requestId` of a cancellation.
     pub(crate) request_id: Option<RpcId>,
     /// `reason` of a cancellation.
-    pub(crate) reason: Option<Box<str>>,
+    pub(crate) reason: Option<Arc<str>>,
     /// `cursor` of a listing.
     pub(crate) cursor: Option<Digest>,
     /// `requestState`: what the server gave with the round before.
@@ -109,6 +110,6 @@ impl Params {
 }
 
 /// A short text, cut at [`MAX_TEXT`].
-pub(crate) fn short(text: Option<Cow<'_, str>>) -> Option<Box<str>> {
+pub(crate) fn short(text: Option<Cow<'_, str>>) -> Option<Arc<str>> {
     text.map(|text| cut(&text, MAX_TEXT).into())
 }

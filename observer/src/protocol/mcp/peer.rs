@@ -1,6 +1,7 @@
 //! What is known of each peer: names, versions, what a server has listed.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::protocol::digest::Digest;
 use crate::protocol::event::Pid;
@@ -25,7 +26,7 @@ pub(crate) enum PeerKey {
     /// An HTTP connection.
     Link(LinkId),
     /// A session.
-    Session(Box<str>),
+    Session(Arc<str>),
     /// A server's process.
     Process(Pid),
     /// A server's address.
@@ -35,9 +36,9 @@ pub(crate) enum PeerKey {
 /// What is known.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Known {
-    pub(crate) version: Option<Box<str>>,
-    pub(crate) client: Option<Implementation>,
-    pub(crate) server: Option<Implementation>,
+    pub(crate) version: Option<Arc<str>>,
+    pub(crate) client: Option<Arc<Implementation>>,
+    pub(crate) server: Option<Arc<Implementation>>,
 }
 
 /// The memory of peers.

@@ -1,5 +1,7 @@
 //! What matters of a `result`.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::method::{MAX_NAME, cut};
@@ -19,11 +21,11 @@ pub(crate) struct Reply {
     /// Whether there is `content`, `contents` or `messages`.
     pub(crate) has_content: bool,
     /// `resultType`.
-    pub(crate) result_type: Option<Box<str>>,
+    pub(crate) result_type: Option<Arc<str>>,
     /// `protocolVersion`.
-    pub(crate) version: Option<Box<str>>,
+    pub(crate) version: Option<Arc<str>>,
     /// `serverInfo`, or that of `_meta`.
-    pub(crate) server: Option<Implementation>,
+    pub(crate) server: Option<Arc<Implementation>>,
     /// Whether `_meta` has a key that begins with `io.modelcontextprotocol/`.
     pub(crate) meta_proves: bool,
     /// `task` of an acknowledgement (2025-11-25), or the task that the result itself is.
@@ -37,16 +39,16 @@ pub(crate) struct Reply {
     /// Characters of texts; nothing of images, audio and blobs.
     pub(crate) characters: u64,
     /// The begin of the text of a failed call.
-    pub(crate) complaint: Option<Box<str>>,
+    pub(crate) complaint: Option<Arc<str>>,
 }
 
 /// A task as any message tells of it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Task {
     /// `taskId`.
-    pub(crate) id: Option<Box<str>>,
+    pub(crate) id: Option<Arc<str>>,
     /// `status`.
-    pub(crate) status: Option<Box<str>>,
+    pub(crate) status: Option<Arc<str>>,
     /// `result.isError` is true (2026-07-28: the result is in the task).
     pub(crate) is_error: bool,
     /// Whether the task has its `result` with it.
@@ -78,7 +80,7 @@ pub(crate) enum Part {
 pub(crate) struct Wanted {
     pub(crate) state: Option<Digest>,
     /// Methods of `inputRequests`; the first that is known counts.
-    pub(crate) method: Option<Box<str>>,
+    pub(crate) method: Option<Arc<str>>,
 }
 
 impl Reply {
@@ -207,7 +209,7 @@ fn count(scanner: &mut Scanner<'_>, characters: &mut u64) -> Result<(), Fault> {
 }
 
 /// The begin of the first text in `content`.
-fn first_text(scanner: &mut Scanner<'_>) -> Result<Option<Box<str>>, Fault> {
+fn first_text(scanner: &mut Scanner<'_>) -> Result<Option<Arc<str>>, Fault> {
     let mut found = None;
     scanner.members(&mut |scanner, key| {
         if key != b"content" {
@@ -227,15 +229,15 @@ fn first_text(scanner: &mut Scanner<'_>) -> Result<Option<Box<str>>, Fault> {
 }
 
 /// `Implementation` of the schema: what a peer calls itself.
-pub(crate) fn implementation(scanner: &mut Scanner<'_>) -> Result<Option<Implementation>, Fault> {
+pub(crate) fn implementation(scanner: &mut Scanner<'_>) -> Result<Option<Arc<Implementation>>, Fault> {
     let (mut name, mut version) = (None, String::new());
     scanner.members(&mut |scanner, key| {
         match key {
             b"name" => name = scanner.string_value()?.map(|text| cut(&text, MAX_NAME).to_owned()),
-            b"version" => version = short(scanner.string_value()?).map_or_else(String::new, String::from),
+            b"version" => version = short(scanner.string_value()?).map_or_else(String::new, |text| text.to_string()),
             _ => return scanner.skip(),
         }
         Ok(())
     })?;
-    Ok(name.map(|name| Implementation { name, version }))
+    Ok(name.map(|name| Arc::new(Implementation { name, version })))
 }

@@ -1,5 +1,7 @@
 //! Sessions of HTTP (2024-11-05 to 2025-11-25): begun with an id, ended by the client, by the server or by silence.
 
+use std::sync::Arc;
+
 use crate::protocol::event::Timestamp;
 use crate::protocol::observation::Parties;
 use crate::protocol::recent::Recent;
@@ -59,7 +61,7 @@ impl SessionEnd {
 /// The sessions that are known.
 #[derive(Debug)]
 pub(crate) struct Sessions {
-    known: Recent<Box<str>, Session>,
+    known: Recent<Arc<str>, Session>,
     swept: Timestamp,
 }
 

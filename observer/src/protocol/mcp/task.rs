@@ -7,7 +7,9 @@
 //!
 //! What ends a task may come on any connection to the same server.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::call::Pending;
 use super::peer::PeerKey;
@@ -57,9 +59,9 @@ pub struct TaskEnd {
     /// Who talked with whom in that call.
     pub parties: Parties,
     /// Method of that call, as sent.
-    pub method: String,
+    pub method: Cow<'static, str>,
     /// Tool or prompt name of that call.
-    pub target: Option<String>,
+    pub target: Option<Arc<str>>,
     /// How it ended.
     pub status: TaskStatus,
     /// When its end was first seen.
@@ -102,8 +104,8 @@ pub(crate) struct Tasks {
 struct Open {
     call: u64,
     parties: Parties,
-    method: String,
-    target: Option<String>,
+    method: Cow<'static, str>,
+    target: Option<Arc<str>>,
     began: Timestamp,
     done: Option<Timestamp>,
 }
@@ -123,8 +125,8 @@ impl Tasks {
         self.open.entry(key(server, id), || Open {
             call: pending.number,
             parties: pending.parties.clone(),
-            method: pending.method.name().to_owned(),
-            target: pending.target.as_deref().map(str::to_owned),
+            method: pending.method.shown(),
+            target: pending.target.clone(),
             began: pending.seen.first.or(pending.seen.any()).unwrap_or(now),
             done: None,
         });

@@ -130,7 +130,7 @@ fn two_hundred_clients_with_equal_ids() {
     assert_eq!(calls.len(), 200);
     for call in calls {
         let server = call.parties.server.pid.unwrap().0;
-        assert_eq!(call.target, Some(format!("tool{}", server - 2000)));
+        assert_eq!(call.target.as_deref(), Some(format!("tool{}", server - 2000).as_str()));
         assert_eq!(call.outcome.name(), "ok");
     }
 }

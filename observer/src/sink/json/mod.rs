@@ -121,7 +121,7 @@ impl JsonLines {
             method: cut(&call.method),
             protocol_version: call.protocol_version.as_deref().map(cut),
             transport: call.parties.transport.name(),
-            request_id: unquoted(&call.id),
+            request_id: unquoted(&call.id.to_string()),
             session_hash: call
                 .session
                 .as_deref()

@@ -3,7 +3,7 @@
 use super::*;
 use crate::enrich::Finding;
 use crate::protocol::event::Pid;
-use crate::protocol::observation::{MalformedReason, NetworkTransport, Outcome};
+use crate::protocol::observation::{CallId, MalformedReason, NetworkTransport, Outcome};
 use crate::sink::samples;
 use serde_json::Value;
 use std::sync::Arc;
@@ -101,7 +101,7 @@ fn values_say_what_was_seen() {
     let record = record(|call| {
         (call.outcome, call.status) = (Outcome::ToolError, 500);
         call.timing.duration = 812_400_499;
-        call.id = "\"a\\\"b\"".into();
+        call.id = CallId::Text("\"a\\\"b\"".into());
         call.traceparent = Some("00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01".into());
     });
     assert_eq!(record["operation"], "get_forecast");

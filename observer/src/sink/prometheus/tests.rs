@@ -146,7 +146,7 @@ fn the_callers_mistakes_have_an_error_type_on_the_callers_side_only() {
 fn what_is_no_call_has_families_of_its_own() {
     let mut bench = Bench::new(10_000);
     let parties = samples::parties;
-    let (method, from) = ("notifications/progress".to_owned(), Side::Server);
+    let (method, from) = ("notifications/progress".into(), Side::Server);
     bench
         .take(&samples::report(
             Observation::Notification {
@@ -221,7 +221,7 @@ fn what_is_known_of_a_capability_replaces_what_was_known_less_well() {
         samples::report(
             Observation::Server {
                 parties,
-                protocol_version: version.map(str::to_owned),
+                protocol_version: version.map(Into::into),
             },
             "",
         )
@@ -245,7 +245,9 @@ fn what_is_known_of_a_capability_replaces_what_was_known_less_well() {
 fn series_are_bounded_and_what_found_no_room_is_counted() {
     let mut bench = Bench::new(100);
     for number in 0..200 {
-        bench.take(&samples::call(|call| call.target = Some(format!("tool{number}"))));
+        bench.take(&samples::call(|call| {
+            call.target = Some(format!("tool{number}").into());
+        }));
     }
     bench.after(1);
     let shown = bench

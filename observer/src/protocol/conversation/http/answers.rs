@@ -59,7 +59,7 @@ impl Pipeline {
             }
             Parsed::Unreadable(bytes) => self.lose(DropReason::Resync, bytes),
             Parsed::Message(message) => {
-                self.http_answer(&source, (number, &context.scopes, &slots), *message, seen, parties);
+                self.http_answer(&source, (number, &context.scopes, &slots), message, seen, parties);
             }
         }
     }
@@ -106,7 +106,7 @@ impl Pipeline {
                 }
             }
             Err(Kind::Request(_, method, _)) if method.sender() != Sender::Client => {
-                let method = method.name().to_owned();
+                let method = method.shown();
                 self.observe(Observation::ServerRequest { parties, method });
             }
             Err(Kind::Notification(method, params)) => self.notify(scopes, &method, &params, Side::Server, parties),

@@ -1,6 +1,7 @@
 //! The exchanges of an HTTP connection: each a request and its response, in a row or each on a stream of its own.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -34,7 +35,7 @@ pub(crate) struct HttpTalk {
     /// The latest stream of a request; 0 in HTTP/1.1.
     last_stream: u32,
     /// Paths that proved to be MCP.
-    paths: SmallVec<[Box<str>; 2]>,
+    paths: SmallVec<[Arc<str>; 2]>,
     /// Bytes were left out by a verdict since the last request.
     pub(super) muted: bool,
 }
@@ -118,7 +119,7 @@ impl HttpTalk {
     }
 
     /// A path proves to be MCP; of one that is not known nothing can be said.
-    pub(super) fn learn(&mut self, path: Box<str>) {
+    pub(super) fn learn(&mut self, path: Arc<str>) {
         if !path.is_empty() && !self.is_known(&path) && self.paths.len() < MAX_PATHS {
             self.paths.push(path);
         }

@@ -242,7 +242,7 @@ impl Pipeline {
             return;
         };
         let message = match parsed {
-            Parsed::Message(message) => *message,
+            Parsed::Message(message) => message,
             Parsed::Broken(reason, _) => {
                 self.unclear(flow_id.link, number);
                 return self.malformed(parties, Side::Client, reason);
@@ -294,7 +294,7 @@ impl Pipeline {
         } else {
             Transport::StreamableHttp
         };
-        let parties = self.http_parties(requests, Side::Client, transport, request.authority.as_deref());
+        let parties = self.http_parties(requests, Side::Client, transport, request.authority.as_ref());
         let session = request
             .session
             .clone()

@@ -87,7 +87,7 @@ impl Pipeline {
             } else {
                 Transport::StreamableHttp
             };
-            let authority = exchange.request.authority.as_deref();
+            let authority = exchange.request.authority.as_ref();
             let parties = self.http_parties(flow_id, Side::Server, transport, authority);
             self.malformed(parties, Side::Server, reason);
         }

@@ -1,5 +1,7 @@
 //! HTTP+SSE (2024-11-05): messages are posted to an endpoint that the event stream names, answers come on that stream.
 
+use std::sync::Arc;
+
 use crate::protocol::Pipeline;
 use crate::protocol::stream::LinkId;
 
@@ -39,7 +41,7 @@ impl Pipeline {
 }
 
 /// The session id in an endpoint's query: `session_id` in the Python SDK, `sessionId` in the TypeScript SDK.
-pub(super) fn session_of(query: Option<&str>) -> Option<Box<str>> {
+pub(super) fn session_of(query: Option<&str>) -> Option<Arc<str>> {
     query?.split('&').find_map(|pair| {
         let (name, value) = pair.split_once('=')?;
         let name = name.to_ascii_lowercase();

@@ -1,5 +1,7 @@
 //! Messages of HTTP/2 (RFC 9113, section 8): heads from header blocks, and the streams whose messages are in the making.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 
 use super::frame::{CONTINUATION, FrameHeader, HEADERS};
@@ -48,7 +50,7 @@ impl Message {
 struct Head {
     facts: Facts,
     verb: Option<Verb>,
-    path: Option<Box<str>>,
+    path: Option<Arc<str>>,
     status: Option<u16>,
     /// Some of it is not known.
     partial: bool,
