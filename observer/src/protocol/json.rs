@@ -420,8 +420,9 @@ mod tests {
         #[test]
         fn agrees_with_serde_json(text in r#"[\[\]{}:,"a0-9.eE+\- tnl]{0,24}"#) {
             let reference = serde_json::from_str::<serde_json::Value>(&text);
-            let overflow = reference.as_ref().is_err_and(|error| error.to_string().contains("out of range"));
-            prop_assert_eq!(walk(text.as_bytes()).is_ok(), reference.is_ok() || overflow, "{}", text);
+            // A number that it finds too large ends its reading: it says nothing of what comes after.
+            prop_assume!(!reference.as_ref().is_err_and(|error| error.to_string().contains("out of range")));
+            prop_assert_eq!(walk(text.as_bytes()).is_ok(), reference.is_ok(), "{}", text);
         }
     }
 }
