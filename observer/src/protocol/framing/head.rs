@@ -6,7 +6,7 @@ use crate::protocol::mcp::method::cut;
 use crate::protocol::mcp::pressure::Hints;
 
 /// Bytes of a target, host, session id or other field value that are kept.
-const MAX_VALUE: usize = 1024;
+pub(crate) const MAX_VALUE: usize = 1024;
 
 /// What the method of a request means here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -134,6 +134,8 @@ pub(crate) struct ResponseHead {
     /// Whether there is a field whose name begins with `mcp-`.
     pub(crate) proves_mcp: bool,
     pub(crate) upgrade: Option<Upgrade>,
+    /// Whether the same is offered over HTTP/3 (RFC 9114, section 3.1.1).
+    pub(crate) offers_http3: bool,
 }
 
 impl ResponseHead {
@@ -166,6 +168,7 @@ pub(super) struct Facts {
     mcp_name: Option<Box<str>>,
     principal: Digest,
     upgrade: Option<Upgrade>,
+    offers_http3: bool,
     pub(super) authority: Option<Box<str>>,
     user_agent: Option<Box<str>>,
     session: Option<Box<str>>,
@@ -187,6 +190,7 @@ impl Facts {
             11 if is("traceparent") => self.traceparent = keep(value),
             // The subprotocol of MCP's SDKs.
             22 if is("sec-websocket-protocol") => self.proves_mcp |= value.split(',').any(|name| name.trim() == "mcp"),
+            7 if is("alt-svc") => self.offers_http3 |= value.split(',').any(|name| name.trim().starts_with("h3=")),
             11 if is("retry-after") => self.hints.retry_after = true,
             13 if is("authorization") => self.principal = Digest::of(bytes),
             19 if is("ratelimit-remaining") => self.hints.exhausted |= value == "0",
@@ -253,6 +257,7 @@ impl Facts {
             hints: self.hints,
             proves_mcp: self.proves_mcp,
             upgrade: self.upgrade,
+            offers_http3: self.offers_http3,
         }
     }
 }

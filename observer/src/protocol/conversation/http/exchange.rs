@@ -37,6 +37,10 @@ pub(crate) struct HttpTalk {
     paths: SmallVec<[Box<str>; 2]>,
     /// Bytes were left out by a verdict since the last request.
     pub(super) muted: bool,
+    /// That it has gRPC was told.
+    pub(super) grpc: bool,
+    /// That HTTP/3 is offered was told.
+    pub(super) http3: bool,
 }
 
 /// One request and its response.
@@ -60,6 +64,8 @@ pub(super) struct Exchange {
     pub(super) slots: SmallVec<[Slot; 1]>,
     /// It carried a notification, or the answer to a request of the server.
     pub(super) notified: bool,
+    /// There was JSON in its response.
+    pub(super) spoke: bool,
     /// Not all that it asks is known, or an answer in it belongs to what is not known.
     pub(super) unclear: bool,
 }
@@ -76,6 +82,8 @@ impl HttpTalk {
             last_stream: 0,
             paths: SmallVec::new(),
             muted: false,
+            grpc: false,
+            http3: false,
         }
     }
 
@@ -152,6 +160,7 @@ impl HttpTalk {
             held: Vec::new(),
             slots: SmallVec::new(),
             notified: false,
+            spoke: false,
             unclear: false,
         });
         self.count
