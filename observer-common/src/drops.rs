@@ -78,6 +78,8 @@ reasons! {
     Grpc = 44, "grpc";
     /// A connection of MCP whose server offers HTTP/3, which is UDP and not seen: calls may go there.
     Http3 = 45, "http3";
+    /// A stream was evicted because all streams together held more than `--max-held-bytes`.
+    HeldEvicted = 46, "held_evicted";
 }
 
 /// Reasons of the kernel side are below this number; its counters have this many slots.

@@ -156,7 +156,7 @@ impl Pipeline {
             .is_some_and(|flow| flow.torn_since(exchange.since));
         self.check_response(flow_id, exchange, ending);
         if head.offers_http3 {
-            self.offers_http3(flow_id.link);
+            self.gap(flow_id.link, DropReason::Http3);
         }
         self.check_session(flow_id, exchange);
         for slot in exchange.slots.iter().copied() {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use smallvec::SmallVec;
 
 use crate::protocol::conversation::Held;
-use crate::protocol::event::Timestamp;
+use crate::protocol::event::{DropReason, Timestamp};
 use crate::protocol::framing::head::{RequestHead, ResponseHead};
 use crate::protocol::matcher::{Seen, Slot};
 use crate::protocol::stream::FlowId;
@@ -37,10 +37,8 @@ pub(crate) struct HttpTalk {
     paths: SmallVec<[Box<str>; 2]>,
     /// Bytes were left out by a verdict since the last request.
     pub(super) muted: bool,
-    /// That it has gRPC was told.
-    pub(super) grpc: bool,
-    /// That HTTP/3 is offered was told.
-    pub(super) http3: bool,
+    /// What of it is not read, as it was last told.
+    pub(super) gap: Option<DropReason>,
 }
 
 /// One request and its response.
@@ -82,8 +80,7 @@ impl HttpTalk {
             last_stream: 0,
             paths: SmallVec::new(),
             muted: false,
-            grpc: false,
-            http3: false,
+            gap: None,
         }
     }
 

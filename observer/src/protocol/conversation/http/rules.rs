@@ -122,26 +122,19 @@ impl Pipeline {
     /// gRPC is not read: a gap where its connection carries MCP too, or where its service is named after MCP.
     pub(super) fn speaks_grpc(&mut self, link: LinkId, number: u64) {
         let mcp = self.streams.link(link).is_some_and(|link| link.mcp);
-        let Some(talk) = self.talk(link).filter(|talk| !talk.grpc) else {
-            return;
-        };
-        let path = talk
-            .exchange(number)
-            .map(|exchange| exchange.request.path.to_ascii_lowercase());
+        let exchange = self.talk(link).and_then(|talk| talk.exchange(number));
+        let path = exchange.map(|exchange| exchange.request.path.to_ascii_lowercase());
         let named = |path: String| path.contains("mcp") || path.contains("model_context_protocol");
         if mcp || path.is_some_and(named) {
-            talk.grpc = true;
-            self.lose(DropReason::Grpc, 0);
+            self.gap(link, DropReason::Grpc);
         }
     }
 
-    /// The server of an MCP connection says that it is there over HTTP/3 too.
-    pub(super) fn offers_http3(&mut self, link: LinkId) {
-        let told = self
-            .talk(link)
-            .is_none_or(|talk| std::mem::replace(&mut talk.http3, true));
-        if !told {
-            self.lose(DropReason::Http3, 0);
+    /// Something of a connection is not read; told once.
+    pub(super) fn gap(&mut self, link: LinkId, reason: DropReason) {
+        let told = self.talk(link).and_then(|talk| talk.gap.replace(reason));
+        if told != Some(reason) {
+            self.lose(reason, 0);
         }
     }
 
