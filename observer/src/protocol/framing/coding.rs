@@ -25,6 +25,9 @@ const MAX_WINDOW: u64 = 8 << 20;
 /// What a zstd frame begins with (RFC 8878, section 3.1.1).
 const MAGIC: [u8; 4] = 0xfd2f_b528_u32.to_le_bytes();
 
+/// What a frame begins with that holds nothing of the content (section 3.1.2), but for its lowest four bits; its length follows.
+const SKIPPABLE: u32 = 0x184d_2a50;
+
 /// Largest block of zstd (section 3.1.1.2.4).
 const MAX_BLOCK: usize = 128 << 10;
 
@@ -205,6 +208,8 @@ struct Zstd {
     decoder: FrameDecoder,
     begun: bool,
     checksum: bool,
+    /// Bytes of a frame to be skipped that are still to come.
+    skip: usize,
 }
 
 impl Zstd {
@@ -222,8 +227,33 @@ impl Zstd {
         Ok(out.bytes.into())
     }
 
+    /// Skips what holds nothing of the content; whether there was anything.
+    fn skipped(&mut self) -> bool {
+        if self.skip == 0
+            && self.begins_skippable()
+            && let Some(&[.., a, b, c, d]) = self.input.first_chunk::<8>()
+        {
+            self.skip = 8 + u32::from_le_bytes([a, b, c, d]) as usize;
+        }
+        let here = self.skip.min(self.input.len());
+        self.input.advance(here);
+        self.skip -= here;
+        here > 0
+    }
+
+    fn begins_skippable(&self) -> bool {
+        let magic = self.input.first_chunk().map(|magic| u32::from_le_bytes(*magic));
+        magic.is_some_and(|magic| magic & !15 == SKIPPABLE)
+    }
+
     /// Begins a frame (section 3.1.1.1); whether its header was complete.
     fn header(&mut self) -> Result<bool, Fault> {
+        if self.skipped() {
+            return Ok(true);
+        }
+        if self.begins_skippable() {
+            return Ok(false);
+        }
         let Some(&descriptor) = self.input.get(MAGIC.len()) else {
             return Ok(false);
         };
@@ -372,6 +402,10 @@ mod tests {
         all.push((Coding::Brotli, bytes(BROTLI)));
         all.push((Coding::Zstd, bytes(ZSTD)));
         all.push((Coding::Zstd, bytes(ZSTD_BLOCKS)));
+        // A frame that is to be skipped, before and after, and one of no length.
+        let skip = bytes("5f2a4d1803000000aabbcc");
+        let empty = bytes("502a4d1800000000");
+        all.push((Coding::Zstd, [&skip, &empty, &bytes(ZSTD)[..], &skip].concat()));
         for (coding, body) in all {
             for size in [1, 2, 7, 100, body.len()] {
                 let pieces: Vec<&[u8]> = body.chunks(size).collect();
