@@ -119,6 +119,8 @@ families! {
         "Requests that wait for an answer.";
     EVICTIONS = Counter "mcp_observer_evictions_total" ["table"]
         "Entries forgotten because a table was full.";
+    UNCHECKED = Counter "mcp_observer_unchecked_results_total" []
+        "Structured results not checked against their tool's schema: too large, too many, or a schema that is refused.";
     PROBE_ATTACHED = Gauge "mcp_observer_probe_attached" ["probe"]
         "1 where a probe is in place, 0 where it could not be attached.";
     RUN_SECONDS = Counter "mcp_observer_bpf_run_seconds_total" ["program"]

@@ -327,6 +327,7 @@ fn the_observer_tells_of_itself_every_reason_from_the_start() {
         run_seconds: vec![("syscall_entry".to_owned(), 0.5)],
         streams: [("mcp", 1), ("undecided", 2), ("other", 3)],
         muted_bytes: 5,
+        unchecked_results: 4,
         loop_lag: 0.25,
         ..Vitals::default()
     };
@@ -341,6 +342,7 @@ fn the_observer_tells_of_itself_every_reason_from_the_start() {
         r#"mcp_observer_probe_attached{probe="tcp_sendmsg entry"} 1"#,
         r#"mcp_observer_probe_attached{probe="pipe_read exit"} 0"#,
         "mcp_observer_muted_bytes_total 5",
+        "mcp_observer_unchecked_results_total 4",
         "mcp_observer_loop_lag_seconds 0.25",
         concat!(
             r#"mcp_observer_build_info{version=""#,
