@@ -105,6 +105,8 @@ families! {
         "Always 1; what is known of a capability.";
     LAST_CALL = Gauge "mcp_capability_last_call_timestamp_seconds" ["capability", "namespace"]
         "When the last call ended, in seconds since 1970.";
+    LOSSY = Gauge "mcp_capability_lossy" ["capability", "namespace"]
+        "1 where bytes of its streams were lost since its series exist, so that its counts are lower bounds; else 0.";
     BUILD_INFO = Gauge "mcp_observer_build_info" ["version"]
         "Always 1; the version of this observer.";
     RECORDS = Counter "mcp_observer_records_total" ["source"]

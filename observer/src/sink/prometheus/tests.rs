@@ -242,6 +242,21 @@ fn what_is_known_of_a_capability_replaces_what_was_known_less_well() {
 }
 
 #[test]
+fn a_capability_whose_counts_are_lower_bounds_says_so() {
+    let mut bench = Bench::new(1000);
+    let lines = |bench: &Bench, value| {
+        let line = format!(r#"mcp_capability_lossy{{capability="weather",namespace="host"}} {value}"#);
+        assert_eq!(bench.lines("mcp_capability_lossy"), [line]);
+    };
+    bench.take(&samples::began()).take(&samples::call(|_| ()));
+    lines(&bench, 0);
+    bench.take(&samples::call(|call| call.parties.lossy = true));
+    lines(&bench, 1);
+    bench.take(&samples::began()).take(&samples::call(|_| ()));
+    lines(&bench, 1);
+}
+
+#[test]
 fn series_are_bounded_and_what_found_no_room_is_counted() {
     let mut bench = Bench::new(100);
     for number in 0..200 {
