@@ -1,6 +1,8 @@
 //! A call: its answer, its rounds, tasks, cancellation, progress; error codes and statuses.
 
-use super::{Case, check, stdio, web};
+use super::{Case, check, play_lines, play_web, stdio, web};
+use crate::protocol::event::Source;
+use crate::protocol::observation::Call;
 
 const CALL: &str = r#"> "id":1,"method":"tools/call","params":{"name":"a"}"#;
 
@@ -306,4 +308,60 @@ fn probes_and_load() {
     ]) {
         assert_eq!(told, expected, "{words}");
     }
+}
+
+/// The call of a script of HTTP that sends these fields and parameters.
+fn posted(fields: &str, params: &str) -> Call {
+    let ask =
+        format!("> POST /mcp [{fields}] \"id\":1,\"method\":\"tools/call\",\"params\":{{\"name\":\"a\"{params}}}");
+    let mut scene = play_web(&format!("{ask}\n< 200 [] \"id\":1,\"result\":{{\"content\":[]}}"));
+    scene.calls().remove(0)
+}
+
+#[test]
+fn what_a_request_says_of_its_client() {
+    let client = |call: &Call| call.parties.client.implementation.clone().map(|client| client.name);
+    let info = r#","_meta":{"io.modelcontextprotocol/clientInfo":{"name":"c","version":"1"}}"#;
+    assert_eq!(client(&posted("", "")), None, "client name: not told");
+    assert_eq!(
+        client(&posted("User-Agent: agent/1.0 x", "")).as_deref(),
+        Some("agent"),
+        "client name: User-Agent"
+    );
+    assert_eq!(
+        client(&posted("User-Agent: agent/1.0", info)).as_deref(),
+        Some("c"),
+        "client name: clientInfo in _meta goes first"
+    );
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let meta = format!(r#","_meta":{{"traceparent":"{trace}"}}"#);
+    for (words, call) in [
+        ("params._meta.traceparent (W3C)", posted("", &meta)),
+        (
+            "traceparent of the HTTP request",
+            posted(&format!("traceparent: {trace}"), ""),
+        ),
+    ] {
+        assert_eq!(call.traceparent.as_deref(), Some(trace), "{words}");
+    }
+    let private = posted(
+        "Mcp-Param-City: Secretville; Authorization: Bearer Secretville",
+        r#","arguments":{"city":"Secretville"}"#,
+    );
+    assert!(
+        !format!("{private:?}").contains("Secretville"),
+        "Mcp-Param-* are a privacy surface"
+    );
+}
+
+#[test]
+fn the_time_to_the_first_progress() {
+    let note = r#"< "method":"notifications/progress","params":{"progressToken":"p","progress":1}"#;
+    let script = format!(
+        "> \"id\":1,\"method\":\"tools/call\",\"params\":{{\"name\":\"a\",\"_meta\":{{\"progressToken\":\"p\"}}}}\n\
+         _ 50\n{note}\n_ 500\n{note}\n< \"id\":1,\"result\":{{\"content\":[]}}"
+    );
+    let call = play_lines(Source::Pipe, &script).calls().remove(0);
+    let first = call.timing.first_progress.map(|time| time / 10_000_000);
+    assert!(first.is_some_and(|time| (4..10).contains(&time)), "{:?}", call.timing);
 }

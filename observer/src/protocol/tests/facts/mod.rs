@@ -46,6 +46,10 @@ fn message(text: &str) -> Vec<u8> {
 
 /// What comes of a script on a stream of lines.
 fn lines(source: Source, script: &str) -> String {
+    told(&mut play_lines(source, script))
+}
+
+fn play_lines(source: Source, script: &str) -> Scene {
     let mut scene = Scene::new();
     let (up, down) = match source {
         Source::Pipe => (scene.pipe(1), scene.pipe(2)),
@@ -59,7 +63,7 @@ fn lines(source: Source, script: &str) -> String {
             other => happen(&mut scene, other, text),
         }
     }
-    told(&mut scene)
+    scene
 }
 
 fn stdio(script: &str) -> String {
@@ -71,6 +75,10 @@ fn stdio(script: &str) -> String {
 /// A digit after the sign of a turn is the connection. The content of a stream of events begins with `~`, and goes on with
 /// turns of that sign; `.` ends it.
 fn web(script: &str) -> String {
+    told(&mut play_web(script))
+}
+
+fn play_web(script: &str) -> Scene {
     let mut scene = Scene::new();
     let connections: Vec<(Line, Line)> = (0..4)
         .map(|index| scene.socket(2 * index + 1, 2 * index + 2, Source::Tcp))
@@ -88,7 +96,7 @@ fn web(script: &str) -> String {
             other => happen(&mut scene, other, text),
         }
     }
-    told(&mut scene)
+    scene
 }
 
 fn http(text: &str, before: &str, after: &str) -> Vec<u8> {
