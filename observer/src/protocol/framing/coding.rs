@@ -42,7 +42,7 @@ pub(crate) enum Coding {
     Deflate,
     Brotli,
     Zstd,
-    /// In a way that is not read here, or in more than one.
+    /// In a way that is not read here.
     Other,
     /// Not told: known by what the body begins with.
     Untold,
@@ -75,6 +75,54 @@ impl Coding {
     }
 }
 
+/// How a body is coded, and coded again: more than that nobody does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Codings {
+    first: Coding,
+    then: Coding,
+}
+
+impl Codings {
+    /// Nothing is told of them.
+    pub(crate) const UNTOLD: Self = Self {
+        first: Coding::Untold,
+        then: Coding::Identity,
+    };
+
+    /// Takes in a list of codings, in the order in which they were applied.
+    pub(crate) fn add(&mut self, list: &str) {
+        for coding in list.split(',').map(|name| Coding::named(name.trim())) {
+            match self {
+                _ if coding == Coding::Identity => {}
+                Self {
+                    first: Coding::Identity,
+                    ..
+                } => self.first = coding,
+                Self {
+                    then: Coding::Identity, ..
+                } => self.then = coding,
+                Self { .. } => self.then = Coding::Other,
+            }
+        }
+    }
+
+    /// Whether they are read here.
+    pub(crate) fn are_known(self) -> bool {
+        self.first != Coding::Other && self.then != Coding::Other
+    }
+
+    /// What undoes them, where there is anything to undo that is known.
+    pub(crate) fn decoder(self) -> Option<Decoder> {
+        match Decoder::new(self.then) {
+            Some(outer) => Some(Decoder {
+                under: Decoder::new(self.first).map(Box::new),
+                ..outer
+            }),
+            None => Decoder::new(self.first),
+        }
+    }
+}
+
 /// Why decoding ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -91,6 +139,8 @@ pub(crate) struct Decoder {
     made: u64,
     /// `made` when the last message was complete.
     before: u64,
+    /// What decodes again what this makes.
+    under: Option<Box<Decoder>>,
 }
 
 enum Inner {
@@ -118,11 +168,17 @@ impl Decoder {
             given: 0,
             made: 0,
             before: 0,
+            under: None,
         })
     }
 
     /// What `piece` adds to the body. A zstd frame gives its last bytes, up to its window, only at its end.
     pub(crate) fn decode(&mut self, piece: &[u8]) -> Result<Bytes, Fault> {
+        self.given += piece.len() as u64;
+        self.undo(piece)
+    }
+
+    fn undo(&mut self, piece: &[u8]) -> Result<Bytes, Fault> {
         let Some(first) = piece.first() else {
             return Ok(Bytes::new());
         };
@@ -134,7 +190,6 @@ impl Decoder {
                 Inner::Raw(DeflateDecoder::new(Room::default()))
             };
         }
-        self.given += piece.len() as u64;
         let by_ratio = (FREE_BYTES + self.given.saturating_mul(MAX_RATIO)).saturating_sub(self.made);
         let room = by_ratio.min((MAX_DECODED + self.before).saturating_sub(self.made));
         let bytes = match &mut self.inner {
@@ -146,12 +201,22 @@ impl Decoder {
             Inner::Deflate => unreachable!("it was replaced above"),
         }?;
         self.made += bytes.len() as u64;
-        Ok(bytes)
+        match &mut self.under {
+            // What came on the wire counts, so that bombs in bombs are none.
+            Some(under) => {
+                under.given = self.given;
+                under.undo(&bytes)
+            }
+            None => Ok(bytes),
+        }
     }
 
     /// A message came of what was decoded.
-    pub(crate) const fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.before = self.made;
+        if let Some(under) = &mut self.under {
+            under.settle();
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Heads of HTTP messages, whichever version carries them, and what MCP puts into them.
 
-use super::coding::Coding;
+use super::coding::Codings;
 use crate::protocol::digest::Digest;
 use crate::protocol::mcp::method::cut;
 use crate::protocol::mcp::pressure::Hints;
@@ -115,7 +115,7 @@ pub(crate) struct RequestHead {
     /// Whether there is a field whose name begins with `mcp-`.
     pub(crate) proves_mcp: bool,
     pub(crate) media: Media,
-    pub(crate) coding: Coding,
+    pub(crate) coding: Codings,
     /// Whether `text/event-stream` is accepted.
     pub(crate) accepts_events: bool,
 }
@@ -127,7 +127,7 @@ pub(crate) struct ResponseHead {
     pub(crate) status: Option<u16>,
     pub(crate) session: Option<Box<str>>,
     pub(crate) media: Media,
-    pub(crate) coding: Coding,
+    pub(crate) coding: Codings,
     /// Whether there is a `WWW-Authenticate`.
     pub(crate) challenges: bool,
     pub(crate) hints: Hints,
@@ -159,7 +159,7 @@ impl ResponseHead {
 #[derive(Default)]
 pub(super) struct Facts {
     pub(super) media: Option<Media>,
-    pub(super) coding: Option<Coding>,
+    pub(super) coding: Option<Codings>,
     accepts_events: bool,
     challenges: bool,
     hints: Hints,
@@ -182,7 +182,7 @@ impl Facts {
         let is = |other: &str| name.eq_ignore_ascii_case(other);
         match name.len() {
             12 if is("content-type") => self.media = Some(Media::named(value)),
-            16 if is("content-encoding") => self.coding = Some(Coding::named(value)),
+            16 if is("content-encoding") => self.coding.get_or_insert_default().add(value),
             16 if is("www-authenticate") => self.challenges = true,
             6 if is("accept") => self.accepts_events = value.contains("text/event-stream"),
             4 if is("host") => self.authority = keep(value),

@@ -5,7 +5,7 @@ use crate::protocol::Pipeline;
 use crate::protocol::conversation::Sight;
 use crate::protocol::event::DropReason;
 use crate::protocol::framing::Ending;
-use crate::protocol::framing::coding::Coding;
+use crate::protocol::framing::coding::Codings;
 use crate::protocol::framing::head::{Media, Verb};
 use crate::protocol::jsonrpc::Kind;
 use crate::protocol::mcp::conformance::{Mirror, disagrees};
@@ -74,7 +74,7 @@ impl Pipeline {
         let mistyped = !exchange.slots.is_empty() && !accepted && head.media.is_other();
         let answers = !exchange.slots.is_empty() && !accepted && !exchange.sse;
         // What could not be decoded was told as that.
-        let read = ending == Ending::Whole && head.coding == Coding::Identity;
+        let read = ending == Ending::Whole && head.coding == Codings::default();
         let silent = answers && read && !exchange.spoke && head.media == Media::Json;
         let refused = exchange.notified && exchange.slots.is_empty() && !accepted && !exchange.sse;
         let broken = [
