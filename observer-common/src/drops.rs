@@ -74,6 +74,12 @@ reasons! {
     CutShort = 42, "cut_short";
     /// A connection of MCP that went over to WebSocket, which is not read.
     WebSocket = 43, "websocket";
+    /// A connection with gRPC that carries MCP too or whose service is named after it: gRPC is not read.
+    Grpc = 44, "grpc";
+    /// A connection of MCP whose server offers HTTP/3, which is UDP and not seen: calls may go there.
+    Http3 = 45, "http3";
+    /// A stream was evicted because all streams together held more than `--max-held-bytes`.
+    HeldEvicted = 46, "held_evicted";
 }
 
 /// Reasons of the kernel side are below this number; its counters have this many slots.

@@ -92,6 +92,9 @@ pub struct LimitArgs {
     /// Bytes held of one direction of a stream while a message is incomplete [default: 16777216]
     #[arg(long, value_name = "N")]
     pub max_stream_bytes: Option<String>,
+    /// Bytes held of all streams together while messages are incomplete [default: 268435456]
+    #[arg(long, value_name = "N")]
+    pub max_held_bytes: Option<String>,
     /// Seconds after which a request without an answer is `unanswered` [default: 300]
     #[arg(long, value_name = "SECONDS")]
     pub call_deadline: Option<String>,

@@ -21,6 +21,7 @@ const KEYS: &[&str] = &[
     "cgroup",
     "characters-per-token",
     "listen",
+    "max-held-bytes",
     "max-series",
     "max-stream-bytes",
     "max-streams",
@@ -149,6 +150,7 @@ impl Flags {
     fn limits(&mut self, args: &LimitArgs) {
         self.one("max-streams", args.max_streams.as_ref());
         self.one("max-stream-bytes", args.max_stream_bytes.as_ref());
+        self.one("max-held-bytes", args.max_held_bytes.as_ref());
         self.one("call-deadline", args.call_deadline.as_ref());
         self.one("characters-per-token", args.characters_per_token.as_ref());
     }
@@ -225,6 +227,7 @@ impl Layers {
             limits: Limits {
                 streams: self.number("max-streams", defaults.streams, 16, 1 << 24)?,
                 stream_bytes: self.number("max-stream-bytes", defaults.stream_bytes, 4096, 1 << 32)?,
+                held_bytes: self.number("max-held-bytes", defaults.held_bytes, 1 << 16, 1 << 40)?,
                 call_deadline: seconds * 1_000_000_000,
                 characters_per_token: self.number("characters-per-token", defaults.characters_per_token, 1, 100)?,
             },

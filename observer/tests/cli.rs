@@ -98,6 +98,7 @@ fn help_says_every_option_and_the_exit_codes() {
         "--ring-bytes",
         "--max-streams",
         "--max-stream-bytes",
+        "--max-held-bytes",
         "--max-series",
         "--call-deadline",
         "--capture-payloads",

@@ -168,6 +168,7 @@ impl Loop {
                 .into_iter()
                 .chain([processes, capabilities, operations])
                 .collect(),
+            unchecked_results: census.unchecked_results,
             skipped_runs: figures(|program| program.skipped_runs),
             run_seconds: figures(|program| program.nanoseconds)
                 .into_iter()

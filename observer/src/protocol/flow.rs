@@ -26,6 +26,7 @@ impl Pipeline {
         let (flow_id, at) = self.streams.locate(&data);
         self.streams.act(flow_id, at, data.pid);
         let (now, muted) = (self.now, data.missing == Missing::Muted);
+        let before = self.streams.room_of(flow_id.link);
         let Some(flow) = self.streams.flow_mut(flow_id) else {
             return;
         };
@@ -59,6 +60,10 @@ impl Pipeline {
             self.resolve_reads(flow_id, &mark);
         }
         self.prune(flow_id);
+        self.streams.holds(flow_id.link, before);
+        if self.streams.held > self.limits.held_bytes {
+            self.make_room_for_bytes();
+        }
     }
 
     /// Whether a response waits for its request.

@@ -236,14 +236,32 @@ impl Pipeline {
             return;
         }
         for id in self.streams.stalest() {
-            let held: usize = self
-                .streams
-                .link(id)
-                .map_or(0, |link| link.flows.iter().map(super::stream::Flow::held_bytes).sum());
             self.evictions.streams += 1;
-            self.lose(DropReason::StreamEvicted, held as u64);
-            self.remove_link(id);
+            self.evict(id, DropReason::StreamEvicted);
         }
+    }
+
+    /// Makes room for bytes: streams that hold any go, those that were active longest ago first.
+    pub(crate) fn make_room_for_bytes(&mut self) {
+        // More than is needed, so that looking for them is rare.
+        let target = self.limits.held_bytes - self.limits.held_bytes / 16;
+        let holders = self.streams.holders();
+        if self.streams.held <= self.limits.held_bytes {
+            return;
+        }
+        for id in holders {
+            if self.streams.held <= target {
+                return;
+            }
+            self.evictions.held += 1;
+            self.evict(id, DropReason::HeldEvicted);
+        }
+    }
+
+    fn evict(&mut self, id: LinkId, reason: DropReason) {
+        let held = self.streams.link(id).map_or(0, super::stream::Link::held_bytes);
+        self.lose(reason, held as u64);
+        self.remove_link(id);
     }
 
     /// The end: every stream is over, every call comes out as it stands.

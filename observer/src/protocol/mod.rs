@@ -43,6 +43,8 @@ pub struct Limits {
     pub streams: usize,
     /// Bytes held of one direction of a stream while a message is incomplete.
     pub stream_bytes: usize,
+    /// Bytes held of all streams together; beyond it the least recently active that holds any is evicted.
+    pub held_bytes: usize,
     /// Nanoseconds after which a request without an answer is `unanswered`.
     pub call_deadline: u64,
     /// By which a number of characters is divided for an estimate of tokens.
@@ -54,6 +56,9 @@ impl Default for Limits {
         Self {
             streams: 16_384,
             stream_bytes: 16 << 20,
+            // Sixteen of the longest messages at the same time, and what a node can spare; streams that carry whole messages
+            // hold nothing between them.
+            held_bytes: 256 << 20,
             call_deadline: 300_000_000_000,
             // English text and JSON in the vocabularies of today's models.
             characters_per_token: 4,
@@ -80,7 +85,7 @@ pub struct Census {
     /// Requests waiting for an answer.
     pub pending: usize,
     /// Entries forgotten so far because there were too many, by table.
-    pub evictions: [(&'static str, u64); 6],
+    pub evictions: [(&'static str, u64); 7],
     /// Structured results so far that were not checked against their tool's schema: too large, too many, or a schema that
     /// is refused.
     pub unchecked_results: u64,
@@ -132,6 +137,8 @@ pub struct Pipeline {
 struct Evictions {
     streams: u64,
     requests: u64,
+    /// Streams that held bytes when all held too many.
+    held: u64,
 }
 
 /// Calls given up and sessions that are remembered; each is a few hundred bytes.
@@ -230,6 +237,7 @@ impl Pipeline {
                 ("tasks", self.tasks.evictions()),
                 ("sessions", self.sessions.evictions()),
                 ("catalogs", self.peers.catalogs.evictions()),
+                ("held_bytes", self.evictions.held),
             ],
             unchecked_results: self.peers.schemas.skipped,
             ..Census::default()

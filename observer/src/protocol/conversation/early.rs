@@ -73,6 +73,10 @@ impl Pipeline {
             return;
         };
         let flow = early.source.flow;
+        // Since then it may have turned out whose client said it.
+        if self.was_asked(flow, &early.id) {
+            return;
+        }
         let requests = [Some(flow.reverse()), self.counterpart(flow)];
         let scopes: Vec<Scope> = requests.into_iter().flatten().map(Scope::Line).collect();
         let (parties, sight) = (self.parties(flow, Side::Server), self.line_sight(flow));

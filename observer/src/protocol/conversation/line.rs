@@ -118,12 +118,29 @@ impl Pipeline {
                         _ => false,
                     }
             }
-            Parsed::Broken(..) | Parsed::Unreadable(_) => false,
+            // An answer that breaks the rules to a request that was seen.
+            Parsed::Broken(_, Some(id)) => self.find_line_request(flow_id, id).is_some(),
+            Parsed::Broken(_, None) | Parsed::Unreadable(_) => false,
         };
         if proves {
+            self.find_requests(flow_id, parsed);
             self.become_evident(flow_id);
         }
         proves
+    }
+
+    /// What a server says of itself before it answers anything belongs to what its client said before.
+    fn find_requests(&mut self, flow_id: FlowId, parsed: &Parsed) {
+        let by_server = match parsed {
+            Parsed::Message(message) => match &message.kind {
+                Kind::Request(_, method, _) | Kind::Notification(method, _) => method.sender() != Sender::Client,
+                _ => false,
+            },
+            _ => false,
+        };
+        if by_server && self.counterpart(flow_id).is_none() {
+            self.find_kin(flow_id);
+        }
     }
 
     /// A flow turns out to be MCP: so is its conversation, and what was held goes on its way.
@@ -271,7 +288,7 @@ impl Pipeline {
     }
 
     /// Whether an answer on `flow` is a client's answer to its server.
-    fn was_asked(&mut self, flow_id: FlowId, id: &RpcId) -> bool {
+    pub(super) fn was_asked(&mut self, flow_id: FlowId, id: &RpcId) -> bool {
         let Some(flow) = self.counterpart(flow_id).and_then(|other| self.streams.flow_mut(other)) else {
             return false;
         };

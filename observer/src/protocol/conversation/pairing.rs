@@ -75,7 +75,7 @@ impl Pipeline {
                     continue;
                 };
                 let talk = &asked.line;
-                if !talk.evident || talk.sender == Some(Side::Server) || talk.partner.is_some() {
+                if !talk.evident || talk.sender != Some(Side::Client) || talk.partner.is_some() {
                     continue;
                 }
                 let (server, client) = (

@@ -25,6 +25,9 @@ const MAX_WINDOW: u64 = 8 << 20;
 /// What a zstd frame begins with (RFC 8878, section 3.1.1).
 const MAGIC: [u8; 4] = 0xfd2f_b528_u32.to_le_bytes();
 
+/// What a frame begins with that holds nothing of the content (section 3.1.2), but for its lowest four bits; its length follows.
+const SKIPPABLE: u32 = 0x184d_2a50;
+
 /// Largest block of zstd (section 3.1.1.2.4).
 const MAX_BLOCK: usize = 128 << 10;
 
@@ -39,7 +42,7 @@ pub(crate) enum Coding {
     Deflate,
     Brotli,
     Zstd,
-    /// In a way that is not read here, or in more than one.
+    /// In a way that is not read here.
     Other,
     /// Not told: known by what the body begins with.
     Untold,
@@ -72,6 +75,54 @@ impl Coding {
     }
 }
 
+/// How a body is coded, and coded again: more than that nobody does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Codings {
+    first: Coding,
+    then: Coding,
+}
+
+impl Codings {
+    /// Nothing is told of them.
+    pub(crate) const UNTOLD: Self = Self {
+        first: Coding::Untold,
+        then: Coding::Identity,
+    };
+
+    /// Takes in a list of codings, in the order in which they were applied.
+    pub(crate) fn add(&mut self, list: &str) {
+        for coding in list.split(',').map(|name| Coding::named(name.trim())) {
+            match self {
+                _ if coding == Coding::Identity => {}
+                Self {
+                    first: Coding::Identity,
+                    ..
+                } => self.first = coding,
+                Self {
+                    then: Coding::Identity, ..
+                } => self.then = coding,
+                Self { .. } => self.then = Coding::Other,
+            }
+        }
+    }
+
+    /// Whether they are read here.
+    pub(crate) fn are_known(self) -> bool {
+        self.first != Coding::Other && self.then != Coding::Other
+    }
+
+    /// What undoes them, where there is anything to undo that is known.
+    pub(crate) fn decoder(self) -> Option<Decoder> {
+        match Decoder::new(self.then) {
+            Some(outer) => Some(Decoder {
+                under: Decoder::new(self.first).map(Box::new),
+                ..outer
+            }),
+            None => Decoder::new(self.first),
+        }
+    }
+}
+
 /// Why decoding ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -88,6 +139,8 @@ pub(crate) struct Decoder {
     made: u64,
     /// `made` when the last message was complete.
     before: u64,
+    /// What decodes again what this makes.
+    under: Option<Box<Decoder>>,
 }
 
 enum Inner {
@@ -115,11 +168,17 @@ impl Decoder {
             given: 0,
             made: 0,
             before: 0,
+            under: None,
         })
     }
 
     /// What `piece` adds to the body. A zstd frame gives its last bytes, up to its window, only at its end.
     pub(crate) fn decode(&mut self, piece: &[u8]) -> Result<Bytes, Fault> {
+        self.given += piece.len() as u64;
+        self.undo(piece)
+    }
+
+    fn undo(&mut self, piece: &[u8]) -> Result<Bytes, Fault> {
         let Some(first) = piece.first() else {
             return Ok(Bytes::new());
         };
@@ -131,7 +190,6 @@ impl Decoder {
                 Inner::Raw(DeflateDecoder::new(Room::default()))
             };
         }
-        self.given += piece.len() as u64;
         let by_ratio = (FREE_BYTES + self.given.saturating_mul(MAX_RATIO)).saturating_sub(self.made);
         let room = by_ratio.min((MAX_DECODED + self.before).saturating_sub(self.made));
         let bytes = match &mut self.inner {
@@ -143,12 +201,22 @@ impl Decoder {
             Inner::Deflate => unreachable!("it was replaced above"),
         }?;
         self.made += bytes.len() as u64;
-        Ok(bytes)
+        match &mut self.under {
+            // What came on the wire counts, so that bombs in bombs are none.
+            Some(under) => {
+                under.given = self.given;
+                under.undo(&bytes)
+            }
+            None => Ok(bytes),
+        }
     }
 
     /// A message came of what was decoded.
-    pub(crate) const fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.before = self.made;
+        if let Some(under) = &mut self.under {
+            under.settle();
+        }
     }
 }
 
@@ -205,6 +273,8 @@ struct Zstd {
     decoder: FrameDecoder,
     begun: bool,
     checksum: bool,
+    /// Bytes of a frame to be skipped that are still to come.
+    skip: usize,
 }
 
 impl Zstd {
@@ -222,8 +292,33 @@ impl Zstd {
         Ok(out.bytes.into())
     }
 
+    /// Skips what holds nothing of the content; whether there was anything.
+    fn skipped(&mut self) -> bool {
+        if self.skip == 0
+            && self.begins_skippable()
+            && let Some(&[.., a, b, c, d]) = self.input.first_chunk::<8>()
+        {
+            self.skip = 8 + u32::from_le_bytes([a, b, c, d]) as usize;
+        }
+        let here = self.skip.min(self.input.len());
+        self.input.advance(here);
+        self.skip -= here;
+        here > 0
+    }
+
+    fn begins_skippable(&self) -> bool {
+        let magic = self.input.first_chunk().map(|magic| u32::from_le_bytes(*magic));
+        magic.is_some_and(|magic| magic & !15 == SKIPPABLE)
+    }
+
     /// Begins a frame (section 3.1.1.1); whether its header was complete.
     fn header(&mut self) -> Result<bool, Fault> {
+        if self.skipped() {
+            return Ok(true);
+        }
+        if self.begins_skippable() {
+            return Ok(false);
+        }
         let Some(&descriptor) = self.input.get(MAGIC.len()) else {
             return Ok(false);
         };
@@ -372,6 +467,10 @@ mod tests {
         all.push((Coding::Brotli, bytes(BROTLI)));
         all.push((Coding::Zstd, bytes(ZSTD)));
         all.push((Coding::Zstd, bytes(ZSTD_BLOCKS)));
+        // A frame that is to be skipped, before and after, and one of no length.
+        let skip = bytes("5f2a4d1803000000aabbcc");
+        let empty = bytes("502a4d1800000000");
+        all.push((Coding::Zstd, [&skip, &empty, &bytes(ZSTD)[..], &skip].concat()));
         for (coding, body) in all {
             for size in [1, 2, 7, 100, body.len()] {
                 let pieces: Vec<&[u8]> = body.chunks(size).collect();

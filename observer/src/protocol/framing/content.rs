@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::SseEvent;
 use super::body::Collector;
-use super::coding::{Coding, Decoder, Fault};
+use super::coding::{Coding, Codings, Decoder, Fault};
 use super::head::Media;
 use super::sse::SseParser;
 use crate::protocol::jsonrpc::Payload;
@@ -58,17 +58,17 @@ enum Code {
 }
 
 impl Content {
-    pub(crate) fn new(media: Media, coding: Coding) -> Self {
-        let unread = coding == Coding::Other;
+    pub(crate) fn new(media: Media, coding: Codings) -> Self {
+        let unread = !coding.are_known();
         let shape = match media {
             _ if unread => Shape::Skip,
             Media::Events => Shape::Events(Box::default()),
             Media::Untold => Shape::Untold,
             Media::Json | Media::Grpc | Media::Other => Shape::Whole(Collector::default()),
         };
-        let code = match Decoder::new(coding) {
+        let code = match coding.decoder() {
             Some(decoder) => Code::Coded(Box::new(decoder)),
-            None if coding == Coding::Untold => Code::Untold,
+            None if coding == Codings::UNTOLD => Code::Untold,
             None => Code::Plain,
         };
         Self {

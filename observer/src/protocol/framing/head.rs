@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::coding::Coding;
+use super::coding::Codings;
 use crate::protocol::digest::Digest;
 use crate::protocol::mcp::method::cut;
 use crate::protocol::mcp::pressure::Hints;
 
 /// Bytes of a target, host, session id or other field value that are kept.
-const MAX_VALUE: usize = 1024;
+pub(crate) const MAX_VALUE: usize = 1024;
 
 /// What the method of a request means here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,7 +117,7 @@ pub(crate) struct RequestHead {
     /// Whether there is a field whose name begins with `mcp-`.
     pub(crate) proves_mcp: bool,
     pub(crate) media: Media,
-    pub(crate) coding: Coding,
+    pub(crate) coding: Codings,
     /// Whether `text/event-stream` is accepted.
     pub(crate) accepts_events: bool,
 }
@@ -129,13 +129,15 @@ pub(crate) struct ResponseHead {
     pub(crate) status: Option<u16>,
     pub(crate) session: Option<Arc<str>>,
     pub(crate) media: Media,
-    pub(crate) coding: Coding,
+    pub(crate) coding: Codings,
     /// Whether there is a `WWW-Authenticate`.
     pub(crate) challenges: bool,
     pub(crate) hints: Hints,
     /// Whether there is a field whose name begins with `mcp-`.
     pub(crate) proves_mcp: bool,
     pub(crate) upgrade: Option<Upgrade>,
+    /// Whether the same is offered over HTTP/3 (RFC 9114, section 3.1.1).
+    pub(crate) offers_http3: bool,
 }
 
 impl ResponseHead {
@@ -159,7 +161,7 @@ impl ResponseHead {
 #[derive(Default)]
 pub(super) struct Facts {
     pub(super) media: Option<Media>,
-    pub(super) coding: Option<Coding>,
+    pub(super) coding: Option<Codings>,
     accepts_events: bool,
     challenges: bool,
     hints: Hints,
@@ -168,6 +170,7 @@ pub(super) struct Facts {
     mcp_name: Option<Arc<str>>,
     principal: Digest,
     upgrade: Option<Upgrade>,
+    offers_http3: bool,
     pub(super) authority: Option<Arc<str>>,
     user_agent: Option<Arc<str>>,
     session: Option<Arc<str>>,
@@ -181,7 +184,7 @@ impl Facts {
         let is = |other: &str| name.eq_ignore_ascii_case(other);
         match name.len() {
             12 if is("content-type") => self.media = Some(Media::named(value)),
-            16 if is("content-encoding") => self.coding = Some(Coding::named(value)),
+            16 if is("content-encoding") => self.coding.get_or_insert_default().add(value),
             16 if is("www-authenticate") => self.challenges = true,
             6 if is("accept") => self.accepts_events = value.contains("text/event-stream"),
             4 if is("host") => self.authority = keep(value),
@@ -189,6 +192,7 @@ impl Facts {
             11 if is("traceparent") => self.traceparent = keep(value),
             // The subprotocol of MCP's SDKs.
             22 if is("sec-websocket-protocol") => self.proves_mcp |= value.split(',').any(|name| name.trim() == "mcp"),
+            7 if is("alt-svc") => self.offers_http3 |= value.split(',').any(|name| name.trim().starts_with("h3=")),
             11 if is("retry-after") => self.hints.retry_after = true,
             13 if is("authorization") => self.principal = Digest::of(bytes),
             19 if is("ratelimit-remaining") => self.hints.exhausted |= value == "0",
@@ -258,6 +262,7 @@ impl Facts {
             hints: self.hints,
             proves_mcp: self.proves_mcp,
             upgrade: self.upgrade,
+            offers_http3: self.offers_http3,
         }
     }
 }

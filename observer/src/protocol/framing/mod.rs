@@ -324,6 +324,16 @@ impl Framer {
         }
     }
 
+    /// Bytes of memory that messages take which are not complete: of a coded one, what it is decoded to.
+    pub(crate) fn room(&self) -> usize {
+        match self {
+            Self::Line(line, _) => line.held_bytes(),
+            Self::Http(http) => http.room(),
+            Self::Http2(http) => http.room(),
+            Self::Ignore => 0,
+        }
+    }
+
     /// Bytes held of messages that are not complete.
     pub(crate) fn held_bytes(&self) -> usize {
         match self {

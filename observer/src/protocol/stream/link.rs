@@ -207,6 +207,17 @@ impl Link {
         }
     }
 
+    /// Bytes held of both directions.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.flows.iter().map(Flow::held_bytes).sum()
+    }
+
+    /// Bytes of memory that messages in the making take.
+    pub(crate) fn room(&self) -> usize {
+        let room = |flow: &Flow| flow.assembler.held_bytes() + flow.framer.room() + flow.line.held_bytes;
+        self.flows.iter().map(room).sum()
+    }
+
     /// Both ends, or the pipe, are over.
     pub(crate) fn is_over(&self) -> bool {
         self.ends.iter().all(|end| end.closed || end.key.is_none())

@@ -55,6 +55,8 @@ pub(crate) struct Streams {
     /// Streams at which a process is or was known.
     processes: FxHashMap<Pid, Vec<LinkId>>,
     live: usize,
+    /// Bytes of memory that messages in the making take: never less than they do, exact when [`Self::holders`] is asked.
+    pub(crate) held: usize,
 }
 
 impl Streams {
@@ -255,6 +257,7 @@ impl Streams {
     }
 
     pub(crate) fn remove(&mut self, id: LinkId) {
+        self.held = self.held.saturating_sub(self.room_of(id));
         drop(self.take(id));
     }
 
@@ -269,6 +272,25 @@ impl Streams {
         self.free.push(id.slot);
         self.live -= 1;
         Some(link)
+    }
+
+    /// Bytes of memory that messages in the making take on a stream.
+    pub(crate) fn room_of(&self, id: LinkId) -> usize {
+        self.link(id).map_or(0, Link::room)
+    }
+
+    /// Takes in that they took `before` and may take something else now.
+    pub(crate) fn holds(&mut self, id: LinkId, before: usize) {
+        self.held = (self.held + self.room_of(id)).saturating_sub(before);
+    }
+
+    /// The streams that hold bytes, those that were active longest ago first.
+    pub(crate) fn holders(&mut self) -> Vec<LinkId> {
+        let held = |(id, link): (LinkId, &Link)| (link.active, id, link.room());
+        let mut holders: Vec<_> = self.iter().map(held).filter(|(.., held)| *held > 0).collect();
+        self.held = holders.iter().map(|(.., held)| held).sum();
+        holders.sort_unstable();
+        holders.into_iter().map(|(_, id, _)| id).collect()
     }
 
     /// Lets streams rest that were last active in `from .. to`.

@@ -18,8 +18,12 @@ fn result(id: u32) -> String {
 }
 
 fn gzip(text: &str) -> Vec<u8> {
+    gzip_bytes(text.as_bytes())
+}
+
+fn gzip_bytes(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
 
@@ -70,6 +74,32 @@ fn coded_events_as_they_come() {
     notification notifications/progress from server
     call tools/call add id=1 tool_error 500 10→20 streamable_http server
     ");
+}
+
+#[test]
+fn coded_twice() {
+    let twice = gzip_bytes(&gzip(&result(1)));
+    let thrice = gzip_bytes(&twice);
+    for (fields, body, status) in [
+        ("Content-Encoding: gzip, x-gzip\r\n", &twice, " tool_error 500"),
+        (
+            "Content-Encoding: gzip\r\nContent-Encoding: identity, gzip\r\n",
+            &twice,
+            " tool_error 500",
+        ),
+        // More is not read.
+        ("Content-Encoding: gzip, gzip, gzip\r\n", &thrice, " ok 200"),
+    ] {
+        let mut scene = Scene::new();
+        let (up, down) = scene.socket(1, 2, Source::Tcp);
+        say(&mut scene, up, &message("POST /mcp HTTP/1.1", "", call(1).as_bytes()));
+        say(&mut scene, down, &message("HTTP/1.1 200 OK", fields, body));
+        let told = scene.told();
+        assert!(
+            told.starts_with("call tools/call add id=1") && told.contains(status),
+            "{fields}: {told}"
+        );
+    }
 }
 
 #[test]

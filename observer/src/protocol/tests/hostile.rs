@@ -266,6 +266,55 @@ fn a_hundred_thousand_half_messages() {
 }
 
 #[test]
+fn a_hundred_thousand_half_messages_that_stay() {
+    let limit = 4 << 20;
+    let mut scene = Scene::with(Limits {
+        streams: 200_000,
+        held_bytes: limit,
+        ..Limits::default()
+    });
+    let healthy: Vec<_> = (0..20_u64)
+        .map(|n| (scene.pipe(1_000_000 + 2 * n), scene.pipe(1_000_001 + 2 * n)))
+        .collect();
+    let half = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\"{:200}", "");
+    let (call, rest) = CALL.split_at(30);
+    let (mut lost, mut told) = ((0, 0), String::new());
+    for key in 1..=100_000 {
+        let line = scene.pipe(key);
+        scene.write(10, line, half.as_bytes());
+        if key % 5000 == 0 {
+            // Healthy ones have half a message on their way too.
+            for (index, (up, down)) in (0..).zip(&healthy) {
+                scene.say(100 + index, *up, 200 + index, call);
+                scene.say(100 + index, *up, 200 + index, rest);
+                scene.say(200 + index, *down, 100 + index, RESULT);
+            }
+            scene.wait(30 * MILLI);
+            assert!(held(&scene) <= limit && scene.pipeline.streams.held <= limit);
+            for output in scene.outputs() {
+                match output {
+                    Output::Lost { bytes, .. } => lost = (lost.0 + 1, lost.1 + bytes),
+                    other => told += &lines(&[other]),
+                }
+            }
+        }
+    }
+    scene.wait(1000 * MILLI);
+    told += &lines(&scene.outputs());
+    let evicted = scene.pipeline.census().evictions[6];
+    assert_eq!(evicted, ("held_bytes", lost.0));
+    // What was given is what is held and what is lost.
+    let given = 100_000 * half.len() as u64;
+    assert_eq!(given, lost.1 + held(&scene) as u64);
+    assert!(lost.0 > 80_000 && held(&scene) > limit / 2);
+    assert_eq!(
+        told.matches("call tools/call a id=1 ok 200").count(),
+        20 * healthy.len()
+    );
+    assert!(!told.contains("lossy"), "{told}");
+}
+
+#[test]
 fn more_requests_than_are_remembered() {
     let mut scene = Scene::new();
     let up = scene.pipe(1);

@@ -76,6 +76,41 @@ fn retries_within_a_minute_of_a_failure() {
 }
 
 #[test]
+fn more_rounds_and_failures_than_are_remembered() {
+    let (bound, more) = (16_384, 10);
+    let ask = |talk: &mut Stdio, n: u32, tool: &str, rest: &str| {
+        talk.call(n, tool, &format!(r#","arguments":{{"n":{n}}}{rest}"#));
+    };
+    let mut talk = Stdio::greeted("2025-11-25");
+    for n in 0..bound + more {
+        ask(&mut talk, n, "round", "");
+        talk.server(&format!(
+            r#""id":{n},"result":{{"resultType":"input_required","requestState":"{n}"}}"#
+        ));
+        ask(&mut talk, n, "failure", "");
+        talk.server(&format!(r#""id":{n},"error":{{"code":-32603,"message":"x"}}"#));
+    }
+    talk.told();
+    assert_eq!(
+        talk.scene.pipeline.census().evictions[2],
+        ("questions", 2 * u64::from(more))
+    );
+    // The oldest are forgotten, the others not.
+    for n in [0, more] {
+        ask(&mut talk, n, "round", &format!(r#","requestState":"{n}""#));
+        talk.server(&format!(r#""id":{n},{OK}"#));
+        ask(&mut talk, n, "failure", "");
+        talk.server(&format!(r#""id":{n},{OK}"#));
+    }
+    assert_snapshot!(talk.told(), @r"
+    call tools/call round id=0 ok 200 10→20 stdio server
+    call tools/call failure id=0 ok 200 10→20 stdio server
+    call tools/call round id=10 ok 200 10→20 stdio server round:2
+    call tools/call failure id=10 ok 200 10→20 stdio server attempt:2
+    ");
+}
+
+#[test]
 fn refusals_under_load() {
     let mut talk = Stdio::greeted("2025-11-25");
     talk.call(1, "f", "")

@@ -1,6 +1,7 @@
 //! The pipeline as a whole: bytes of processes in, readable lines out.
 
 mod coded;
+mod facts;
 mod holes;
 mod hostile;
 mod http;

@@ -105,6 +105,8 @@ families! {
         "Always 1; what is known of a capability.";
     LAST_CALL = Gauge "mcp_capability_last_call_timestamp_seconds" ["capability", "namespace"]
         "When the last call ended, in seconds since 1970.";
+    LOSSY = Gauge "mcp_capability_lossy" ["capability", "namespace"]
+        "1 where bytes of its streams were lost since its series exist, so that its counts are lower bounds; else 0.";
     BUILD_INFO = Gauge "mcp_observer_build_info" ["version"]
         "Always 1; the version of this observer.";
     RECORDS = Counter "mcp_observer_records_total" ["source"]
@@ -119,6 +121,8 @@ families! {
         "Requests that wait for an answer.";
     EVICTIONS = Counter "mcp_observer_evictions_total" ["table"]
         "Entries forgotten because a table was full.";
+    UNCHECKED = Counter "mcp_observer_unchecked_results_total" []
+        "Structured results not checked against their tool's schema: too large, too many, or a schema that is refused.";
     PROBE_ATTACHED = Gauge "mcp_observer_probe_attached" ["probe"]
         "1 where a probe is in place, 0 where it could not be attached.";
     RUN_SECONDS = Counter "mcp_observer_bpf_run_seconds_total" ["program"]

@@ -58,6 +58,7 @@ pub struct Metrics {
     malformed: Family<IntCounterVec>,
     info: Family<GaugeVec>,
     last_call: Family<GaugeVec>,
+    lossy: Family<GaugeVec>,
     traits: Traits,
 }
 
@@ -88,6 +89,7 @@ impl Metrics {
             malformed: Family::new(&f::MALFORMED, &registry),
             info: Family::new(&f::INFO, &registry),
             last_call: Family::new(&f::LAST_CALL, &registry),
+            lossy: Family::new(&f::LOSSY, &registry),
             traits: Traits::new(&registry),
             registry,
         }
@@ -143,6 +145,10 @@ impl Metrics {
         };
         let owners = [owner, 0];
         let budget = &mut self.budget;
+        if report.observation.parties().is_some_and(|parties| parties.lossy) {
+            let lossy = self.lossy.get(&labels, owners, budget);
+            lossy.inspect(|lossy| lossy.set(1.0));
+        }
         match &report.observation {
             Observation::CallBegan(_) => self.began(report, labels, owner, now),
             Observation::Call(call) => self.call(report, call, labels, owner, anchor, now),
@@ -193,6 +199,7 @@ impl Metrics {
         self.in_flight
             .get(&labels, [owner, 0], &mut self.budget)
             .inspect(|calls| calls.inc());
+        self.lossy.get(&labels, [owner, 0], &mut self.budget);
         self.open.insert(began.number, (owner, Arc::clone(&report.capability)));
         // A tool that is not known to exist yet would leave a series of `_unknown` at 0.
         let unproven = began
@@ -353,6 +360,7 @@ macro_rules! each_family {
         $do!($metrics.malformed);
         $do!($metrics.info);
         $do!($metrics.last_call);
+        $do!($metrics.lossy);
         $do!($metrics.traits.first_progress);
         $do!($metrics.traits.tokens);
         $do!($metrics.traits.retries);

@@ -19,6 +19,8 @@ pub struct Vitals {
     pub pending: usize,
     /// Entries forgotten, by table.
     pub evictions: Vec<(&'static str, u64)>,
+    /// Structured results that were not checked against their tool's schema.
+    pub unchecked_results: u64,
     /// Runs that the kernel left out, by program.
     pub skipped_runs: Vec<(String, u64)>,
     /// Seconds in each program, where the kernel keeps them.
@@ -39,6 +41,7 @@ pub(super) struct Own {
     streams: GaugeVec,
     pending: Gauge,
     evictions: IntCounterVec,
+    unchecked: IntCounter,
     probes: GaugeVec,
     skipped: IntCounterVec,
     run_seconds: CounterVec,
@@ -59,6 +62,7 @@ impl Own {
             streams: vector(&families::STREAMS, registry),
             pending: single(&families::PENDING, registry, Gauge::with_opts),
             evictions: vector(&families::EVICTIONS, registry),
+            unchecked: single(&families::UNCHECKED, registry, IntCounter::with_opts),
             probes: vector(&families::PROBE_ATTACHED, registry),
             run_seconds: vector(&families::RUN_SECONDS, registry),
             skipped: vector(&families::SKIPPED_RUNS, registry),
@@ -105,6 +109,7 @@ impl Own {
         for (table, total) in &vitals.evictions {
             raise(&self.evictions.with_label_values(&[table]), *total);
         }
+        raise(&self.unchecked, vitals.unchecked_results);
         for (program, total) in &vitals.skipped_runs {
             raise(&self.skipped.with_label_values(&[program]), *total);
         }

@@ -242,6 +242,21 @@ fn what_is_known_of_a_capability_replaces_what_was_known_less_well() {
 }
 
 #[test]
+fn a_capability_whose_counts_are_lower_bounds_says_so() {
+    let mut bench = Bench::new(1000);
+    let lines = |bench: &Bench, value| {
+        let line = format!(r#"mcp_capability_lossy{{capability="weather",namespace="host"}} {value}"#);
+        assert_eq!(bench.lines("mcp_capability_lossy"), [line]);
+    };
+    bench.take(&samples::began()).take(&samples::call(|_| ()));
+    lines(&bench, 0);
+    bench.take(&samples::call(|call| call.parties.lossy = true));
+    lines(&bench, 1);
+    bench.take(&samples::began()).take(&samples::call(|_| ()));
+    lines(&bench, 1);
+}
+
+#[test]
 fn series_are_bounded_and_what_found_no_room_is_counted() {
     let mut bench = Bench::new(100);
     for number in 0..200 {
@@ -329,6 +344,7 @@ fn the_observer_tells_of_itself_every_reason_from_the_start() {
         run_seconds: vec![("syscall_entry".to_owned(), 0.5)],
         streams: [("mcp", 1), ("undecided", 2), ("other", 3)],
         muted_bytes: 5,
+        unchecked_results: 4,
         loop_lag: 0.25,
         ..Vitals::default()
     };
@@ -343,6 +359,7 @@ fn the_observer_tells_of_itself_every_reason_from_the_start() {
         r#"mcp_observer_probe_attached{probe="tcp_sendmsg entry"} 1"#,
         r#"mcp_observer_probe_attached{probe="pipe_read exit"} 0"#,
         "mcp_observer_muted_bytes_total 5",
+        "mcp_observer_unchecked_results_total 4",
         "mcp_observer_loop_lag_seconds 0.25",
         concat!(
             r#"mcp_observer_build_info{version=""#,

@@ -155,6 +155,9 @@ impl Pipeline {
             .flow(flow_id)
             .is_some_and(|flow| flow.torn_since(exchange.since));
         self.check_response(flow_id, exchange, ending);
+        if head.offers_http3 {
+            self.gap(flow_id.link, DropReason::Http3);
+        }
         self.check_session(flow_id, exchange);
         for slot in exchange.slots.iter().copied() {
             if self.matcher.get(slot).is_none_or(|pending| pending.over.is_some()) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::protocol::conversation::Held;
-use crate::protocol::event::Timestamp;
+use crate::protocol::event::{DropReason, Timestamp};
 use crate::protocol::framing::head::{RequestHead, ResponseHead};
 use crate::protocol::matcher::{Seen, Slot};
 use crate::protocol::stream::FlowId;
@@ -38,6 +38,8 @@ pub(crate) struct HttpTalk {
     paths: SmallVec<[Arc<str>; 2]>,
     /// Bytes were left out by a verdict since the last request.
     pub(super) muted: bool,
+    /// What of it is not read, as it was last told.
+    pub(super) gap: Option<DropReason>,
 }
 
 /// One request and its response.
@@ -61,6 +63,8 @@ pub(super) struct Exchange {
     pub(super) slots: SmallVec<[Slot; 1]>,
     /// It carried a notification, or the answer to a request of the server.
     pub(super) notified: bool,
+    /// There was JSON in its response.
+    pub(super) spoke: bool,
     /// Not all that it asks is known, or an answer in it belongs to what is not known.
     pub(super) unclear: bool,
 }
@@ -77,6 +81,7 @@ impl HttpTalk {
             last_stream: 0,
             paths: SmallVec::new(),
             muted: false,
+            gap: None,
         }
     }
 
@@ -153,6 +158,7 @@ impl HttpTalk {
             held: Vec::new(),
             slots: SmallVec::new(),
             notified: false,
+            spoke: false,
             unclear: false,
         });
         self.count

@@ -104,6 +104,7 @@ impl Pipeline {
         } else if !may_be_mcp {
             self.skip_body(flow_id, stream);
             if grpc {
+                self.speaks_grpc(flow_id.link, number);
                 self.is_foreign(flow_id.link);
             } else {
                 self.heads_only(flow_id.link);
@@ -199,6 +200,7 @@ impl Pipeline {
             return;
         };
         let (number, mcp) = (exchange.number, exchange.mcp);
+        exchange.spoke |= !asks && matches!(payload.bytes.first(), Some(b'{' | b'['));
         if asks {
             let first = exchange.since.or(seen.first);
             for parsed in parse(payload) {

@@ -5,7 +5,8 @@ use crate::protocol::Pipeline;
 use crate::protocol::conversation::Sight;
 use crate::protocol::event::DropReason;
 use crate::protocol::framing::Ending;
-use crate::protocol::framing::head::Verb;
+use crate::protocol::framing::coding::Codings;
+use crate::protocol::framing::head::{Media, Verb};
 use crate::protocol::jsonrpc::Kind;
 use crate::protocol::mcp::conformance::{Mirror, disagrees};
 use crate::protocol::observation::{MalformedReason, Parties, SessionEnd, Side, Transport};
@@ -71,9 +72,14 @@ impl Pipeline {
         };
         let accepted = head.status == Some(202);
         let mistyped = !exchange.slots.is_empty() && !accepted && head.media.is_other();
+        let answers = !exchange.slots.is_empty() && !accepted && !exchange.sse;
+        // What could not be decoded was told as that.
+        let read = ending == Ending::Whole && head.coding == Codings::default();
+        let silent = answers && read && !exchange.spoke && head.media == Media::Json;
         let refused = exchange.notified && exchange.slots.is_empty() && !accepted && !exchange.sse;
         let broken = [
             (mistyped, MalformedReason::WrongContentType),
+            (silent, MalformedReason::BadJson),
             (refused, MalformedReason::NotAccepted),
             // A server may end its event stream at any time.
             (
@@ -110,6 +116,25 @@ impl Pipeline {
         let exchange = self.talk(link).and_then(|talk| talk.exchange(number));
         if exchange.is_some_and(|exchange| exchange.mcp) {
             self.lose(DropReason::WebSocket, 0);
+        }
+    }
+
+    /// gRPC is not read: a gap where its connection carries MCP too, or where its service is named after MCP.
+    pub(super) fn speaks_grpc(&mut self, link: LinkId, number: u64) {
+        let mcp = self.streams.link(link).is_some_and(|link| link.mcp);
+        let exchange = self.talk(link).and_then(|talk| talk.exchange(number));
+        let path = exchange.map(|exchange| exchange.request.path.to_ascii_lowercase());
+        let named = |path: String| path.contains("mcp") || path.contains("model_context_protocol");
+        if mcp || path.is_some_and(named) {
+            self.gap(link, DropReason::Grpc);
+        }
+    }
+
+    /// Something of a connection is not read; told once.
+    pub(super) fn gap(&mut self, link: LinkId, reason: DropReason) {
+        let told = self.talk(link).and_then(|talk| talk.gap.replace(reason));
+        if told != Some(reason) {
+            self.lose(reason, 0);
         }
     }
 

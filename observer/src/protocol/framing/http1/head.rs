@@ -2,7 +2,6 @@
 
 use httparse::{EMPTY_HEADER, Header, Status};
 
-use crate::protocol::framing::coding::Coding;
 use crate::protocol::framing::head::{Facts, RequestHead, ResponseHead, Verb};
 
 /// Fields of a head; servers allow about a hundred.
@@ -97,7 +96,7 @@ impl Head {
 
 /// What fields say of the message and of the length of its body; `None` where they contradict each other about that.
 fn read(fields: &[Header<'_>]) -> Option<(Facts, Option<Framing>)> {
-    let (mut facts, mut framing) = (Facts::default(), None);
+    let (mut facts, mut framing, mut transfer) = (Facts::default(), None, "");
     for field in fields {
         match field.name.len() {
             17 if field.name.eq_ignore_ascii_case("transfer-encoding") => {
@@ -108,9 +107,7 @@ fn read(fields: &[Header<'_>]) -> Option<(Facts, Option<Framing>)> {
                 } else {
                     Framing::UntilClose
                 });
-                if !inner.trim().is_empty() {
-                    facts.coding.get_or_insert(Coding::named(inner.trim()));
-                }
+                transfer = inner;
             }
             14 if field.name.eq_ignore_ascii_case("content-length") => {
                 let value = std::str::from_utf8(field.value).ok()?.trim();
@@ -127,6 +124,10 @@ fn read(fields: &[Header<'_>]) -> Option<(Facts, Option<Framing>)> {
             }
             _ => facts.read(field.name, field.value),
         }
+    }
+    // What is done for the transfer comes over what is done to the content.
+    if !transfer.trim().is_empty() {
+        facts.coding.get_or_insert_default().add(transfer);
     }
     Some((facts, framing))
 }

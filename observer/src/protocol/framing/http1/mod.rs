@@ -443,6 +443,11 @@ impl HttpFramer {
         self.content.start(self.start).unwrap_or(self.at)
     }
 
+    /// Bytes of memory that the message takes.
+    pub(crate) fn room(&self) -> usize {
+        self.input.len() + self.partial.len() + self.content.room()
+    }
+
     pub(crate) fn held_bytes(&self) -> usize {
         self.input.len() + self.partial.len() + usize::try_from(self.content.held_bytes()).unwrap_or(usize::MAX)
     }

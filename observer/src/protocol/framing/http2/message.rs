@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use super::frame::{CONTINUATION, FrameHeader, HEADERS};
 use super::{Ending, FrameKind, Http2Framer, MAX_BLOCK, MAX_MESSAGES};
 use crate::protocol::framing::body::KEPT_END;
-use crate::protocol::framing::coding::Coding;
+use crate::protocol::framing::coding::Codings;
 use crate::protocol::framing::content::{Content, Tally};
 use crate::protocol::framing::head::{Facts, Media, Verb, keep};
 use crate::protocol::framing::hpack::{Broken, Field};
@@ -85,7 +85,7 @@ impl Head {
     fn frame(mut self, sender: Side) -> (FrameKind, Content) {
         if self.partial {
             self.facts.media.get_or_insert(Media::Untold);
-            self.facts.coding.get_or_insert(Coding::Untold);
+            self.facts.coding.get_or_insert(Codings::UNTOLD);
         }
         match sender {
             Side::Client => {
@@ -190,7 +190,7 @@ impl Http2Framer {
     /// Content comes on a stream whose head was not seen: what it is, it tells itself.
     pub(super) fn expect(&mut self, stream: u32) {
         if self.late && !self.messages.contains_key(&stream) {
-            let content = Content::new(Media::Untold, Coding::Untold);
+            let content = Content::new(Media::Untold, Codings::UNTOLD);
             let headed = false;
             self.insert(stream, Message { content, headed });
         }

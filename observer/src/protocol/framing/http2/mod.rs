@@ -370,6 +370,12 @@ impl Http2Framer {
         self.hpack.rest();
     }
 
+    /// Bytes of memory that messages take.
+    pub(super) fn room(&self) -> usize {
+        let block = self.block.as_ref().map_or(0, |block| block.bytes.len());
+        self.input.len() + self.partial.len() + block + self.room
+    }
+
     pub(super) fn held_bytes(&self) -> usize {
         let block = self.block.as_ref().map_or(0, |block| block.bytes.len());
         let contents: u64 = self.messages.values().map(|message| message.content.held_bytes()).sum();
