@@ -320,7 +320,13 @@ fn posted(fields: &str, params: &str) -> Call {
 
 #[test]
 fn what_a_request_says_of_its_client() {
-    let client = |call: &Call| call.parties.client.implementation.as_ref().map(|client| client.name.clone());
+    let client = |call: &Call| {
+        call.parties
+            .client
+            .implementation
+            .as_ref()
+            .map(|client| client.name.clone())
+    };
     let info = r#","_meta":{"io.modelcontextprotocol/clientInfo":{"name":"c","version":"1"}}"#;
     assert_eq!(client(&posted("", "")), None, "client name: not told");
     assert_eq!(
