@@ -166,7 +166,7 @@ impl Http2Framer {
                 State::Skip(left) => self.skip(left as usize, |left| State::Skip(u32::try_from(left).unwrap_or(0))),
                 State::Seek => {
                     self.seek(false);
-                    false
+                    self.state != State::Seek
                 }
             };
             if self.asks {
