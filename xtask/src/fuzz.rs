@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz`: looks for inputs that break the protocol core.
 //!
-//! What is new and worth keeping is added to `tests/fuzz/corpus`, which the tests run again; an input that breaks something is
-//! left beside it, to be mended and then kept as well.
+//! What it finds lies in the target folder, an input that breaks something apart from the others. Those that `--keep` adds to
+//! `tests/fuzz/corpus` are run again by the tests; an input that broke something is added by hand, once that is mended.
 
 use std::ffi::OsString;
 use std::fs;
@@ -22,9 +22,9 @@ pub(crate) struct Options {
     target: String,
     /// Seconds.
     seconds: u32,
-    /// Afterwards keeps of the corpus only what is needed to reach what all of it reaches.
+    /// Afterwards adds to the corpus what reaches code that nothing in it reaches.
     #[arg(long)]
-    minimize: bool,
+    keep: bool,
 }
 
 /// Fuzzes one target.
@@ -57,7 +57,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "-print_final_stats=1".into(),
     ])
     .with_context(|| format!("an input broke {}: it is in {}", options.target, broken.display()))?;
-    if options.minimize {
+    if options.keep {
         let merged = ["--", "-merge=1", "-max_len=4096"].map(OsString::from);
         fuzz.run(&[&[kept.into(), found.into()], &merged[..]].concat())?;
     }

@@ -6,12 +6,26 @@ use anyhow::{Context, Result};
 use aya::programs::{FEntry, FExit, Program, RawTracePoint};
 use aya::{Btf, Ebpf, EbpfLoader};
 
+use crate::observer::Observer;
+use crate::scenarios::Stage;
+
 /// What is attached while a run goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attached {
     Nothing,
     Empty,
     Observer,
+}
+
+impl Attached {
+    /// Puts it in place for a run on `stage`; empty programs go when they are dropped.
+    pub(super) fn attach(self, stage: &Stage, object: &Path) -> Result<(Vec<Ebpf>, Option<Observer>)> {
+        Ok(match self {
+            Self::Nothing => (Vec::new(), None),
+            Self::Empty => (empty_programs(object, &stage.lab.backend)?, None),
+            Self::Observer => (Vec::new(), Some(stage.observe(&[])?)),
+        })
+    }
 }
 
 /// What `run` shows in each of `rounds` with nothing, with empty programs and with the observer; each is first, second and third in
@@ -29,7 +43,7 @@ pub(super) fn alternate<T>(rounds: u32, mut run: impl FnMut(Attached) -> Result<
 }
 
 /// The backend's hooks that traffic over TCP passes, with nothing behind them; the syscall backend's hooks are those of all traffic.
-pub(super) fn empty_programs(object: &Path, backend: &str) -> Result<Vec<Ebpf>> {
+fn empty_programs(object: &Path, backend: &str) -> Result<Vec<Ebpf>> {
     if backend == "syscall" {
         let mut ebpf = kernel_object(object)?;
         let program: &mut RawTracePoint = program(&mut ebpf, "baseline_tracepoint")?.try_into()?;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use super::attached::{Attached, alternate, empty_programs};
+use super::attached::{Attached, alternate};
 use super::report::{Figure, Report, Target, median};
 use crate::clock::{process_cpu_ns, wait_until};
 use crate::lab::Lab;
@@ -51,12 +51,7 @@ pub(super) fn measure(lab: &Arc<Lab>, object: &Path, rounds: u32, report: &mut R
 
 fn run(lab: &Arc<Lab>, object: &Path, attached: Attached, traffic: Traffic) -> Result<Run> {
     let stage = Stage::new(lab, "bench")?;
-    let empty = (attached == Attached::Empty)
-        .then(|| empty_programs(object, &lab.backend))
-        .transpose()?;
-    let observer = (attached == Attached::Observer)
-        .then(|| stage.observe(&[]))
-        .transpose()?;
+    let (empty, observer) = attached.attach(&stage, object)?;
     let done = traffic(&stage)?;
     drop(empty);
     if let Some(observer) = observer {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 
-use super::attached::{Attached, alternate, empty_programs};
+use super::attached::{Attached, alternate};
 use super::report::{Figure, Report, Target, median, quantile};
 use crate::compare::id_text;
 use crate::lab::Lab;
@@ -61,12 +61,7 @@ pub(super) fn measure(lab: &Arc<Lab>, object: &Path, rounds: u32, fewer: u32, re
 #[allow(clippy::cast_precision_loss, reason = "a number of calls")]
 fn run(lab: &Arc<Lab>, object: &Path, pair: Pair, calls: usize, attached: Attached) -> Result<Run> {
     let stage = Stage::new(lab, "bench")?;
-    let empty = (attached == Attached::Empty)
-        .then(|| empty_programs(object, &lab.backend))
-        .transpose()?;
-    let observer = (attached == Attached::Observer)
-        .then(|| stage.observe(&[]))
-        .transpose()?;
+    let (empty, observer) = attached.attach(&stage, object)?;
     let mut running = stage.start(pair, "calls", calls)?;
     running.client.finish(lab.limit(180))?;
     drop(empty);
