@@ -82,6 +82,9 @@ pub struct Call {
     pub tags: u64,
     pub base: u64,
     pub scratch: u64,
+    /// The last muted file that this thread moved bytes through and its inode's number; by system calls alone.
+    pub muted_file: u64,
+    pub muted_number: u64,
 }
 
 /// This thread's entry, of a call or idle; `None` for a thread that has made no call in scope yet.
@@ -114,12 +117,10 @@ pub fn idle() -> Result<*mut Call, DropReason> {
     Ok(entry)
 }
 
-/// This thread's entry, for a call on `object` whose buffers are not known yet. A call that does not come to [`begin`] is to be
-/// taken back by [`idle`].
+/// Makes an idle entry one of a call on `object` whose buffers are not known yet.
 #[inline(always)]
-pub fn prepare(object: u64, source: Source, direction: Direction) -> Result<*mut Call, DropReason> {
-    let call = idle()?;
-    // SAFETY: as in `idle`.
+pub unsafe fn prepare(call: *mut Call, object: u64, source: Source, direction: Direction) {
+    // SAFETY: the caller passes this thread's entry.
     unsafe {
         (*call).object = object;
         (*call).entered = emit::now();
@@ -133,20 +134,18 @@ pub fn prepare(object: u64, source: Source, direction: Direction) -> Result<*mut
         (*call).message_end = u64::MAX;
         (*call).total = 0;
     }
-    Ok(call)
 }
 
-/// This thread's entry, for a call on a muted stream: only its bytes are counted when it returns.
+/// Makes an idle entry one of a call on a muted stream: only its bytes are counted when it returns.
 #[inline(always)]
-pub fn ignore(object: u64) -> Result<(), DropReason> {
-    let call = idle()?;
-    // SAFETY: as in `idle`.
+pub unsafe fn ignore(call: *mut Call) {
+    // SAFETY: the caller passes this thread's entry.
     unsafe {
         (*call).messages = 0;
         (*call).flags = IGNORED;
-        (*call).object = object;
+        // It stands for no stream; not 0, since the thread is in a call.
+        (*call).object = u64::MAX;
     }
-    Ok(())
 }
 
 /// Lets a call begin whose buffers are known. `position` is where a send begins, as far as that is known at entry.

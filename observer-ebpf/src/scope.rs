@@ -20,12 +20,17 @@ pub fn current_thread() -> u32 {
     bpf_get_current_pid_tgid() as u32
 }
 
-/// Whether the current process is to be seen, and every probe is in place: a message that passed while they were being attached
-/// would be seen at one end only.
+/// Whether the current process is to be seen, and every probe is in place.
 #[inline(always)]
 pub fn watches_current() -> bool {
+    is_armed() && covers_current()
+}
+
+/// Whether every probe is in place: a message that passed while they were being attached would be seen at one end only.
+#[inline(always)]
+pub fn is_armed() -> bool {
     // SAFETY: a live map value.
-    ARMED.get_ptr(0).is_some_and(|armed| unsafe { *armed } != 0) && covers_current()
+    ARMED.get_ptr(0).is_some_and(|armed| unsafe { *armed } != 0)
 }
 
 /// Whether the current process is to be seen. The observer itself never is.

@@ -211,12 +211,11 @@ pub fn tcp_state(ctx: RawTracePointContext) -> i32 {
 fn begins<A: Access>(regs: u64, number: u64) -> i32 {
     if number == arch::CLOSE {
         closing::<A>(regs);
-    } else if arch::classify(number).is_some() && scope::watches_current() {
-        if compat::<A>() {
-            emit::count(DropReason::Compat, 0);
-        } else if let Err(reason) = entered::<A>(regs, number) {
-            emit::count(reason, 0);
-        }
+    } else if arch::classify(number).is_some()
+        && scope::is_armed()
+        && let Err(reason) = entered::<A>(regs, number)
+    {
+        emit::count(reason, 0);
     }
     0
 }
@@ -383,27 +382,73 @@ fn moving<A: Access>(regs: u64, number: u64) -> Option<[u64; 3]> {
     (flags as u32 & tcp::IGNORED_FLAGS == 0).then_some(arguments)
 }
 
+/// What is muted is found by the thread's entry, before the scope is asked; a thread out of scope has none.
 #[inline(always)]
 fn entered<A: Access>(regs: u64, number: u64) -> Result<(), DropReason> {
-    match moving::<A>(regs, number) {
-        Some([descriptor, address, count]) => begin(number, file::<A>(descriptor), address, count, 0),
-        None => call::idle().map(|_| ()),
+    let seen = call::entry();
+    if seen.is_none() && !scope::covers_current() {
+        return Ok(());
     }
+    let moving = moving::<A>(regs, number);
+    let file = moving.map_or(0, |[descriptor, ..]| file::<A>(descriptor));
+    // SAFETY: this thread's entry.
+    unsafe {
+        if let Some(call) = seen {
+            if is_muted(call, file) {
+                call::ignore(call);
+                return Ok(());
+            }
+            if !scope::covers_current() {
+                return Ok(());
+            }
+        }
+        if compat::<A>() {
+            return Err(DropReason::Compat);
+        }
+        let call = call::idle()?;
+        match moving {
+            Some([_, address, count]) => begin(call, number, file, address, count, 0),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether `file` is the one that this thread has last found to be muted. Spares what is moved through it over and over the way
+/// to the object. The inode's number tells when another file has its address.
+#[inline(always)]
+unsafe fn is_muted(call: *mut Call, file: u64) -> bool {
+    // SAFETY: the caller passes this thread's entry.
+    unsafe { file != 0 && (*call).muted_file == file && (*call).muted_number == inode_number(file) }
+}
+
+#[inline(always)]
+fn inode_number(file: u64) -> u64 {
+    read(read::<u64>(file + offset!(file_inode)) + offset!(inode_number))
 }
 
 /// Lets the system call `number` on `file` begin, with its second and third argument. `moved`: what it has moved already, where it
 /// was not seen to begin.
 #[inline(always)]
-fn begin(number: u64, file: u64, address: u64, count: u64, moved: u64) -> Result<(), DropReason> {
+unsafe fn begin(
+    call: *mut Call,
+    number: u64,
+    file: u64,
+    address: u64,
+    count: u64,
+    moved: u64,
+) -> Result<(), DropReason> {
     let (Some((shape, direction, _)), Some(object)) = (arch::classify(number), object(file)) else {
-        return call::idle().map(|_| ());
+        return Ok(());
     };
-    if object.known.is_some_and(stream::is_muted) {
-        return call::ignore(object.address);
-    }
-    let call = call::prepare(object.address, object.source, direction)?;
-    // SAFETY: this thread's entry.
+    // SAFETY: the caller passes this thread's entry, idle.
     unsafe {
+        if object.known.is_some_and(stream::is_muted) {
+            (*call).muted_file = file;
+            (*call).muted_number = object.number;
+            call::ignore(call);
+            return Ok(());
+        }
+        call::prepare(call, object.address, object.source, direction);
         (*call).total = moved;
         if !describe(call, shape, address, count) {
             (*call).object = 0;
@@ -422,7 +467,10 @@ fn begin(number: u64, file: u64, address: u64, count: u64, moved: u64) -> Result
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn begun_before_us(number: u64, file: u64, address: u64, count: u64, moved: u64) -> u64 {
-    let _ = begin(number, file, address, count, moved);
+    if let Ok(call) = call::idle() {
+        // SAFETY: this thread's entry.
+        let _ = unsafe { begin(call, number, file, address, count, moved) };
+    }
     0
 }
 

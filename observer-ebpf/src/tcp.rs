@@ -101,9 +101,10 @@ fn entered(direction: Direction, sock: u64, message: u64) -> i32 {
             return 0;
         }
         let number = inode(sock);
-        let begun = call::prepare(sock, Source::Tcp, direction).and_then(|call| {
+        let begun = call::idle().and_then(|call| {
             // SAFETY: this thread's entry.
             unsafe {
+                call::prepare(call, sock, Source::Tcp, direction);
                 iterator::describe(call, message + offset!(msghdr_iter));
                 begin(call, stream::of_inode(seen, number), number)
             }

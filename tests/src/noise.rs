@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     Binary,
     /// The same on TCP, beginning as TLS records do.
     Tls,
+    /// Random bytes on one connection and then MCP on the next, in the same thread, over and over.
+    BinaryThenMcp,
     /// The language server protocol: JSON-RPC behind `Content-Length` lines, with an `initialize` of its own.
     Lsp,
     /// The agent client protocol: JSON-RPC by lines, `initialize` with an integer version.
@@ -67,11 +69,16 @@ pub(crate) enum Kind {
 pub(crate) fn make(args: &NoiseArgs) -> Result<()> {
     let mut teller = Teller::create(&args.truth)?;
     match args.kind {
-        Kind::Binary => flood(&mut Link::pipe(Manner::Garble)?, b""),
+        Kind::Binary => flood(&mut Link::pipe(Manner::Garble)?, b"", PIECES),
         Kind::Tls => {
             let (_server, port) = listen(Manner::Garble)?;
-            flood(&mut Link::http(port)?, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+            flood(
+                &mut Link::http(port)?,
+                b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+                PIECES,
+            )
         }
+        Kind::BinaryThenMcp => by_turns(&mut teller),
         Kind::Lsp => language_server(),
         Kind::Acp => others_by_line(
             &["initialize", "session/new", "session/prompt"],
@@ -113,15 +120,29 @@ fn listen(manner: Manner) -> Result<(Listener, u16)> {
     Ok((server, port))
 }
 
-/// A megabyte of random bytes each way, slowly enough that a verdict on its first 64 KiB can take effect.
-fn flood(link: &mut Link, head: &[u8]) -> Result<()> {
+/// Pieces of 16 KiB that make a megabyte.
+const PIECES: usize = 64;
+
+/// Random bytes each way, in pieces of 16 KiB, slowly enough that a verdict on the first 64 KiB can take effect.
+fn flood(link: &mut Link, head: &[u8], pieces: usize) -> Result<()> {
     link.send(head)?;
     link.skip(head.len())?;
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    for _ in 0..64 {
+    for _ in 0..pieces {
         link.send(&random.bytes(16 << 10))?;
         link.skip(16 << 10)?;
         sleep(Duration::from_millis(25));
+    }
+    Ok(())
+}
+
+/// The descriptor, and often the kernel's objects behind it, are the same for each connection.
+fn by_turns(teller: &mut Teller) -> Result<()> {
+    let (_garble, noise) = listen(Manner::Garble)?;
+    let (_mcp, port) = listen(Manner::Mcp)?;
+    for turn in 1..=10 {
+        flood(&mut Link::http(noise)?, b"", 10)?;
+        Link::http(port)?.call(&echo(&json!(turn), "after noise"), teller, Optional::No)?;
     }
     Ok(())
 }

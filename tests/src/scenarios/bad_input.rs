@@ -24,6 +24,7 @@ macro_rules! tests {
 tests! {
     "binary on pipes": Binary,
     "TLS on TCP": Tls,
+    "noise and MCP by turns in one thread": BinaryThenMcp,
     "a language server": Lsp,
     "the agent client protocol": Acp,
     "Ethereum on pipes": EthereumPipe,

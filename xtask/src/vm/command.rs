@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::{Guest, Job};
+use super::{Clock, Guest, Job};
 use crate::cache::Cache;
 use crate::peers;
 
@@ -25,6 +25,9 @@ pub(crate) struct Options {
     /// Further words for the kernel's command line, such as `preempt=full`.
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     cmdline: String,
+    /// What the guest's time is made of.
+    #[arg(long, value_enum, default_value_t = Clock::Real)]
+    clock: Clock,
     /// Kernel module to load.
     #[arg(long = "module")]
     modules: Vec<String>,
@@ -52,6 +55,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         cpus: options.cpus,
         memory: options.memory,
         cmdline_extra: options.cmdline.clone(),
+        clock: options.clock,
         modules: options.modules.clone(),
         peers: if options.peers {
             Some(peers::provide(&cache)?)

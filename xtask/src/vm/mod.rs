@@ -29,7 +29,7 @@ const RESULTS_BYTES: u64 = 1 << 30;
 const CONSOLE_TAIL: usize = 25;
 
 /// What a guest's time is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Clock {
     /// The time that passes outside.
     Real,
@@ -144,9 +144,10 @@ impl Guest {
             .arg(&kernel.image)
             .arg("-initrd")
             .arg(folder.join("initramfs"))
+            // On a loaded machine the emulated timer may tick too late for the kernel's check of it.
             .args([
                 "-append",
-                &format!("console=ttyS0 quiet panic=-1 {}", self.cmdline_extra),
+                &format!("console=ttyS0 quiet panic=-1 no_timer_check {}", self.cmdline_extra),
             ])
             .arg("-serial")
             .arg(format!("file:{}", folder.join("console.log").display()))
