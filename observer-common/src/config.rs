@@ -20,6 +20,8 @@ pub struct Layout {
     pub task_tgid: u32,
     /// `task_struct.signal`.
     pub task_signal: u32,
+    /// `task_struct.mm`.
+    pub task_mm: u32,
     /// `task_struct.exit_code`.
     pub task_exit_code: u32,
     /// `task_struct.thread_info.status`, whose bit 1 is `TS_COMPAT` on x86; optional elsewhere.
@@ -176,7 +178,7 @@ pub struct Settings {
     pub processes: u32,
 }
 
-const _: () = assert!(size_of::<Layout>() == 69 * 4 && size_of::<Settings>() == 16);
+const _: () = assert!(size_of::<Layout>() == 70 * 4 && size_of::<Settings>() == 16);
 
 #[cfg(feature = "user")]
 // SAFETY: `repr(C)`, `u32` fields only, no padding, every bit pattern valid.

@@ -26,6 +26,8 @@ pub enum RecordKind {
     Fork = 5,
     /// [`Process`]: the last thread of a process ended.
     Exit = 6,
+    /// [`Process`]: code of one more file was mapped into a process. For the daemon's search for TLS libraries; not recorded.
+    Mapped = 7,
 }
 
 /// The first 8 bytes of every record.
@@ -91,7 +93,7 @@ pub struct Opened {
     pub stream: u64,
     /// Birth number of the other end on this node; 0 when unknown. Always 0 for pipes.
     pub peer: u64,
-    /// Inode number of the pipe or socket, as `/proc/PID/fd` shows it.
+    /// Inode number of the pipe or socket, as `/proc/PID/fd` shows it; of a TLS session its address.
     pub inode: u64,
     /// Inode number of the connected unix socket; 0 otherwise.
     pub peer_inode: u64,

@@ -2,7 +2,8 @@
 //!
 //! Two backends tell the same records with the same keys: fentry and fexit on the kernel's own functions (`pipe`, `unix`,
 //! `tcp`), or raw tracepoints on system calls (`syscall`). Both only find out which object a call moves bytes through and
-//! where the user's buffers are; everything after that is shared (`call`, `copy`, `stream`, `emit`).
+//! where the user's buffers are; everything after that is shared (`call`, `copy`, `stream`, `emit`). Beside either, `tls` takes
+//! plain text from TLS libraries.
 //!
 //! ```text
 //! hook entered ── scope ── stream ── call::begin        hook returned ── call::finish ── emit ── ring
@@ -32,6 +33,7 @@ mod scope;
 mod stream;
 mod syscall;
 mod tcp;
+mod tls;
 mod totals;
 mod unix;
 

@@ -8,7 +8,7 @@
 //! | raw tracepoints `cgroup_mkdir`, `cgroup_rmdir` | all | none; they keep `CGROUPS` |
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid},
+    helpers::bpf_get_current_comm,
     macros::raw_tracepoint,
     programs::RawTracePointContext,
 };
@@ -22,6 +22,7 @@ use crate::{
     kernel::{offset, read},
     maps::{CALLS, CGROUPS, PROCESSES},
     scope,
+    tls::TLS_CALLS,
 };
 
 // TP_PROTO(struct task_struct *parent, struct task_struct *child)
@@ -53,7 +54,8 @@ pub fn process_exec(_ctx: RawTracePointContext) -> i32 {
 // TP_PROTO(struct task_struct *p, bool group_dead)  from 6.16
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn process_exit(ctx: RawTracePointContext) -> i32 {
-    let _ = CALLS.remove(&bpf_get_current_pid_tgid());
+    let _ = CALLS.remove(&scope::current());
+    let _ = TLS_CALLS.remove(&scope::current());
     let task: u64 = ctx.arg(0);
     let signal: u64 = read(task + offset!(task_signal));
     if !scope::covers_current() || read::<u32>(signal + offset!(signal_live)) != 0 {
@@ -105,8 +107,9 @@ fn id(group: u64) -> u64 {
     read(node + offset!(kernfs_id))
 }
 
+/// Tells of a change of a process.
 #[inline(always)]
-fn tell(kind: RecordKind, process: u32, parent: u32, exit_code: u32) {
+pub fn tell(kind: RecordKind, process: u32, parent: u32, exit_code: u32) {
     emit::fixed(&Process {
         head: Head {
             kind: kind as u8,

@@ -8,6 +8,12 @@ use crate::{
     maps::{ARMED, CGROUPS, PROCESSES},
 };
 
+/// The current thread and its process, in one word.
+#[inline(always)]
+pub fn current() -> u64 {
+    bpf_get_current_pid_tgid()
+}
+
 /// Process id (thread group) of the current process.
 #[inline(always)]
 pub fn current_process() -> u32 {

@@ -3,7 +3,7 @@
 //! | hook | kernels | records |
 //! |---|---|---|
 //! | tracepoint `sys_enter` | all | Opened; Closed, of a pipe or unix socket whose last descriptor is closed |
-//! | tracepoint `sys_exit` | all | Data |
+//! | tracepoint `sys_exit` | all | Data; Mapped |
 //! | raw tracepoint `inet_sock_set_state` | all | Closed, of TCP |
 //!
 //! Typed tracepoints from 5.11, raw ones before: half of what there is to read on the way from a descriptor to its file is then a
@@ -30,7 +30,7 @@ use crate::{
     maps::STREAMS,
     pipe, scope,
     stream::{self, Stream},
-    tcp, totals, unix,
+    tcp, tls, totals, unix,
 };
 
 /// `S_IFMT`, `S_IFIFO` and `S_IFSOCK` of `include/uapi/linux/stat.h`.
@@ -92,6 +92,7 @@ mod arch {
     use super::{Access, Direction, Flags, Shape};
 
     pub(super) const CLOSE: u64 = 3;
+    pub(super) const MMAP: u64 = 9;
 
     /// The first three arguments.
     #[inline(always)]
@@ -104,6 +105,12 @@ mod arch {
     pub(super) fn fourth_argument<A: Access>(regs: u64) -> u64 {
         // r10
         A::load(regs + 56)
+    }
+
+    #[inline(always)]
+    pub(super) fn fifth_argument<A: Access>(regs: u64) -> u64 {
+        // r8
+        A::load(regs + 72)
     }
 
     #[inline(always)]
@@ -136,6 +143,7 @@ mod arch {
     use super::{Access, Direction, Flags, Shape};
 
     pub(super) const CLOSE: u64 = 57;
+    pub(super) const MMAP: u64 = 222;
 
     /// The first three arguments.
     #[inline(always)]
@@ -147,6 +155,11 @@ mod arch {
     #[inline(always)]
     pub(super) fn fourth_argument<A: Access>(regs: u64) -> u64 {
         A::load(regs + 24)
+    }
+
+    #[inline(always)]
+    pub(super) fn fifth_argument<A: Access>(regs: u64) -> u64 {
+        A::load(regs + 32)
     }
 
     #[inline(always)]
@@ -223,6 +236,10 @@ fn begins<A: Access>(regs: u64, number: u64) -> i32 {
 #[inline(always)]
 fn returns<A: Access>(regs: u64, result: i64) -> i32 {
     let number = arch::number::<A>(regs);
+    if number == arch::MMAP {
+        mapped::<A>(regs, result);
+        return 0;
+    }
     if arch::classify(number).is_none() {
         return 0;
     }
@@ -237,6 +254,15 @@ fn returns<A: Access>(regs: u64, result: i64) -> i32 {
         returned(call, result);
     }
     0
+}
+
+/// `mmap(addr, length, prot, flags, fd, offset)` has returned; without a file its descriptor is -1.
+#[inline(always)]
+fn mapped<A: Access>(regs: u64, result: i64) {
+    let [_, _, protection] = arch::arguments::<A>(regs);
+    if protection & tls::PROT_EXEC != 0 && arch::fifth_argument::<A>(regs) as i32 >= 0 {
+        tls::mapped(result);
+    }
 }
 
 /// A 32-bit system call: its number means another call.

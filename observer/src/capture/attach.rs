@@ -196,13 +196,13 @@ fn functions(ebpf: &mut Ebpf, kernel: &Kernel) -> Result<Vec<Probe>> {
     Ok(probes)
 }
 
-fn find<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
+pub(super) fn find<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
     ebpf.program_mut(name)
         .with_context(|| format!("the kernel object has no program {name}: build it again"))
 }
 
 /// The kernel's own words about a refused program: of the verifier's log only the end, which holds the reason.
-fn readable(error: aya::programs::ProgramError) -> anyhow::Error {
+pub(super) fn readable(error: aya::programs::ProgramError) -> anyhow::Error {
     if let aya::programs::ProgramError::LoadError { io_error, verifier_log } = &error {
         let log = verifier_log.to_string();
         tracing::debug!(

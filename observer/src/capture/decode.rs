@@ -51,6 +51,12 @@ pub fn event(record: &[u8]) -> Option<Event> {
     }
 }
 
+/// The process that a record tells of; `None` for a record without a head.
+#[must_use]
+pub fn process_of(record: &[u8]) -> Option<u32> {
+    head_of::<Head>(record).map(|head| head.pid)
+}
+
 /// The bytes of `record` that mean something: a ring slot is as large as its size class.
 #[must_use]
 pub fn trimmed(record: &[u8]) -> &[u8] {

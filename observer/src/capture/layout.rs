@@ -151,6 +151,7 @@ impl Kernel {
             task_pid: need("task_struct", "pid")?,
             task_tgid: need("task_struct", "tgid")?,
             task_signal: need("task_struct", "signal")?,
+            task_mm: need("task_struct", "mm")?,
             task_exit_code: need("task_struct", "exit_code")?,
             task_status: self.field("task_struct", "thread_info.status").unwrap_or(ABSENT),
             signal_live: need("signal_struct", "live")?,

@@ -7,6 +7,7 @@ pub mod layout;
 pub mod recording;
 mod scope;
 mod survey;
+mod tls;
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
@@ -17,10 +18,12 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfLoader};
 use observer_common::config::{ScopeKind, Settings};
 use observer_common::drops::{DropCount, DropReason, KERNEL_REASONS};
+use observer_common::record::RecordKind;
 
-use crate::protocol::event::{Event, StreamKey, Timestamp, Verdict};
+use crate::protocol::event::{Event, ProcessChange, StreamKey, Timestamp, Verdict};
 use holders::Holders;
 pub use survey::{Survey, survey};
+pub use tls::State as TlsState;
 
 /// The kernel programs, built by `cargo xtask build`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mcp-observer.bpf.o"));
@@ -86,6 +89,7 @@ pub struct Capture {
     reason: String,
     probes: Vec<Probe>,
     holders: Holders,
+    tls: Option<tls::Tls>,
     recording: Option<recording::Writer>,
     records: [u64; RECORD_SOURCES.len()],
     bad_records: u64,
@@ -93,7 +97,7 @@ pub struct Capture {
 }
 
 /// What records tell of: the sources by their number, processes in place of number 0.
-const RECORD_SOURCES: [&str; 4] = ["process", "pipe", "unix", "tcp"];
+const RECORD_SOURCES: [&str; 5] = ["process", "pipe", "unix", "tcp", "tls"];
 
 /// What the kernel says of one loaded program. A figure that it does not keep is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -124,7 +128,11 @@ impl Capture {
         let kernel = layout::Kernel::running()?;
         let mut ebpf = load(&kernel, options)?;
         follow(&mut ebpf, &options.scope)?;
-        let (backend, reason, probes) = attach::attach(&mut ebpf, &kernel, options.backend)?;
+        let (backend, reason, mut probes) = attach::attach(&mut ebpf, &kernel, options.backend)?;
+        let tls = tls::Tls::start(&mut ebpf, &kernel, backend, &options.scope, &mut probes);
+        let tls = tls
+            .inspect_err(|error| tracing::warn!("nothing is seen through TLS: {error:#}"))
+            .ok();
         // Again: what was made while the programs were being attached.
         follow(&mut ebpf, &options.scope)?;
         let mut members = scope::members(&options.scope)?;
@@ -142,6 +150,7 @@ impl Capture {
             reason,
             probes,
             holders: Holders::existing(members),
+            tls,
             recording: None,
             records: [0; RECORD_SOURCES.len()],
             bad_records: 0,
@@ -179,6 +188,12 @@ impl Capture {
             && let Some(record) = self.ring.next()
         {
             drained += record.len();
+            if record.first() == Some(&(RecordKind::Mapped as u8)) {
+                if let (Some(tls), Some(process)) = (&mut self.tls, decode::process_of(&record)) {
+                    tls.look_at(process);
+                }
+                continue;
+            }
             if let Some(recording) = &mut self.recording {
                 recording.record(&record);
             }
@@ -194,7 +209,15 @@ impl Capture {
                     take(Event::Opened(opened));
                     holders.for_each(&mut take);
                 }
-                Some(event) => take(event),
+                Some(event) => {
+                    if let (Some(tls), Event::Process(process)) = (&mut self.tls, &event) {
+                        match process.change {
+                            ProcessChange::Fork { .. } => tls.look_at(process.pid.0),
+                            ProcessChange::Exec | ProcessChange::Exit { .. } => tls.gone(&mut self.ebpf, process.pid.0),
+                        }
+                    }
+                    take(event);
+                }
                 None => self.bad_records += 1,
             }
         }
@@ -202,7 +225,19 @@ impl Capture {
         if let Some(recording) = &mut self.recording {
             recording.turn(now());
         }
+        if let Some(tls) = &mut self.tls {
+            tls.turn(&mut self.ebpf);
+        }
         drained
+    }
+
+    /// Processes by the TLS library they have and how far the way into it is open.
+    #[must_use]
+    pub fn tls_processes(&self) -> Vec<(&'static str, TlsState, u64)> {
+        let processes = self.tls.iter().flat_map(tls::Tls::processes);
+        processes
+            .map(|((library, state), count)| (library, state, count))
+            .collect()
     }
 
     /// Tells the kernel side how to treat a stream. Streams it has forgotten are ignored.

@@ -1,0 +1,232 @@
+//! TLS libraries: the plain text that a program gives them and takes from them.
+//!
+//! | hook | on | records |
+//! |---|---|---|
+//! | uprobes `tls_send*`, `tls_receive*` | functions that take plain text, or give it | none |
+//! | uretprobe `tls_return` | the same | Opened, Data |
+//! | uprobe `tls_end` | the function that frees a session | Closed |
+//! | `vm_mmap_pgoff` return (function backend), `sys_exit` of `mmap` (syscall backend) | | Mapped |
+//!
+//! Which functions those are, in which file and with which of the programs, the daemon knows (`capture/tls`). A session is named by
+//! its address and its process; the socket underneath is found by the daemon. Two probes on one function, as an overlay file system
+//! may lead to one file by two ways, tell once: the first return takes the call.
+
+use aya_ebpf::{
+    EbpfContext,
+    macros::{fexit, map, uprobe, uretprobe},
+    maps::HashMap,
+    programs::{FExitContext, ProbeContext, RetProbeContext},
+};
+use observer_common::{
+    drops::DropReason,
+    limits::MAX_OPEN_CALLS,
+    record::RecordKind,
+    stream::{Direction, Source},
+};
+
+use crate::{
+    call, emit,
+    kernel::{Access, Probed, offset, read_user},
+    maps::STREAMS,
+    process,
+    scope::{self, current_process},
+    stream::{self, Stream},
+    totals,
+};
+
+/// `PROT_EXEC` of `include/uapi/asm-generic/mman-common.h`.
+pub const PROT_EXEC: u64 = 4;
+
+/// A call into a TLS library between its entry and its return.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct TlsCall {
+    /// Address of the session; 0 when the thread is in no such call.
+    session: u64,
+    entered: u64,
+    buffer: u64,
+    size: u64,
+    /// User address of the number of bytes moved, where the function does not return it.
+    length_at: u64,
+    direction: u64,
+}
+
+/// Calls into TLS libraries, by thread. One does system calls of its own, which are in `CALLS` meanwhile.
+#[map]
+pub static TLS_CALLS: HashMap<u64, TlsCall> = HashMap::with_max_entries(MAX_OPEN_CALLS, 0);
+
+// int SSL_write(SSL *ssl, const void *buf, int num)
+// ssize_t gnutls_record_send(gnutls_session_t session, const void *data, size_t data_size)
+#[uprobe]
+pub fn tls_send(ctx: ProbeContext) -> i32 {
+    entered(&ctx, Direction::Sent, None)
+}
+
+// int SSL_write_ex(SSL *s, const void *buf, size_t num, size_t *written)
+// int SSL_write_early_data(SSL *s, const void *buf, size_t num, size_t *written)
+#[uprobe]
+pub fn tls_send_length4(ctx: ProbeContext) -> i32 {
+    entered(&ctx, Direction::Sent, Some(3))
+}
+
+// int SSL_write_ex2(SSL *s, const void *buf, size_t num, uint64_t flags, size_t *written)
+#[uprobe]
+pub fn tls_send_length5(ctx: ProbeContext) -> i32 {
+    entered(&ctx, Direction::Sent, Some(4))
+}
+
+// int SSL_read(SSL *ssl, void *buf, int num)
+// ssize_t gnutls_record_recv(gnutls_session_t session, void *data, size_t data_size)
+#[uprobe]
+pub fn tls_receive(ctx: ProbeContext) -> i32 {
+    entered(&ctx, Direction::Received, None)
+}
+
+// int SSL_read_ex(SSL *s, void *buf, size_t num, size_t *readbytes)
+// int SSL_read_early_data(SSL *s, void *buf, size_t num, size_t *readbytes)
+#[uprobe]
+pub fn tls_receive_length4(ctx: ProbeContext) -> i32 {
+    entered(&ctx, Direction::Received, Some(3))
+}
+
+#[uretprobe]
+pub fn tls_return(ctx: RetProbeContext) -> i32 {
+    returned(ctx.ret());
+    0
+}
+
+// void SSL_free(SSL *ssl)
+// void gnutls_deinit(gnutls_session_t session)
+#[uprobe]
+pub fn tls_end(ctx: ProbeContext) -> i32 {
+    let session: u64 = ctx.arg(0).unwrap_or(0);
+    let object = object(session);
+    if let Some(stream) = stream::known(object, address_space()) {
+        // SAFETY: a live map value.
+        emit::closed(Source::Tls as u8, Direction::Sent, 0, unsafe { (*stream).birth });
+        let _ = STREAMS.remove(&object);
+    }
+    0
+}
+
+// unsigned long vm_mmap_pgoff(struct file *file, unsigned long addr, unsigned long len, unsigned long prot,
+//                             unsigned long flag, unsigned long pgoff)                                     5.10 to 7.3
+#[fexit(function = "vm_mmap_pgoff")]
+pub fn file_mapped(ctx: FExitContext) -> i32 {
+    let (file, protection): (u64, u64) = (ctx.arg(0), ctx.arg(3));
+    // SAFETY: a context of six arguments and a return value, eight bytes each.
+    let result = unsafe { ctx.as_ptr().cast::<i64>().add(6).read() };
+    if file != 0 && protection & PROT_EXEC != 0 {
+        mapped(result);
+    }
+    0
+}
+
+/// Tells that the current process has code of one more file.
+#[inline(always)]
+pub fn mapped(result: i64) {
+    // Errors are -4095 to -1; an address may have any other value.
+    if !(-4095..0).contains(&result) && scope::covers_current() {
+        process::tell(RecordKind::Mapped, current_process(), 0, 0);
+    }
+}
+
+#[inline(always)]
+fn entered(ctx: &ProbeContext, direction: Direction, length: Option<usize>) -> i32 {
+    if !scope::watches_current() {
+        return 0;
+    }
+    let call = TlsCall {
+        session: ctx.arg(0).unwrap_or(0),
+        entered: emit::now(),
+        buffer: ctx.arg(1).unwrap_or(0),
+        size: ctx.arg(2).unwrap_or(0),
+        length_at: length.and_then(|place| ctx.arg(place)).unwrap_or(0),
+        direction: direction as u64,
+    };
+    if TLS_CALLS.insert(&scope::current(), &call, 0).is_err() {
+        emit::count(DropReason::TableFull, 0);
+    }
+    0
+}
+
+#[inline(always)]
+fn returned(result: i32) {
+    let Some(tls) = TLS_CALLS.get_ptr_mut(&scope::current()) else {
+        return;
+    };
+    // SAFETY: a live map value that only this thread uses.
+    let session = unsafe { (*tls).session };
+    if session == 0 {
+        return;
+    }
+    // SAFETY: as above.
+    let moved = unsafe {
+        (*tls).session = 0;
+        match (*tls).length_at {
+            0 => result.max(0) as u64,
+            _ if result <= 0 => 0,
+            place => read_user(place).unwrap_or(0),
+        }
+    };
+    // A call that moved nothing wants to be made again, or the connection has ended: freeing the session tells.
+    if moved != 0
+        && let Err(reason) = tell(tls, session, moved)
+    {
+        emit::count(reason, moved);
+    }
+}
+
+#[inline(always)]
+fn tell(tls: *mut TlsCall, session: u64, moved: u64) -> Result<(), DropReason> {
+    let (object, number) = (object(session), address_space());
+    let stream = match stream::known(object, number) {
+        Some(stream) => stream,
+        None => {
+            open_tls(object, number, session);
+            STREAMS.get_ptr_mut(&object).ok_or(DropReason::TableFull)?
+        }
+    };
+    if stream::is_muted(stream) {
+        emit::count_muted(moved);
+        return Ok(());
+    }
+    let call = call::idle()?;
+    // SAFETY: live map values; the thread is in no system call.
+    unsafe {
+        let direction = if (*tls).direction == Direction::Sent as u64 {
+            Direction::Sent
+        } else {
+            Direction::Received
+        };
+        call::prepare(call, object, Source::Tls, direction);
+        (*call).entered = (*tls).entered;
+        (*call).vector = (*tls).buffer;
+        (*call).size = (*tls).size;
+        call::begin(call, stream, (*stream).sent);
+        call::finish(call, stream, moved as i64, totals::position);
+    }
+    Ok(())
+}
+
+/// Names a session in `STREAMS`: sessions lie at multiples of 16 below 2^47, kernel objects above.
+#[inline(always)]
+fn object(session: u64) -> u64 {
+    (session >> 4) & 0x7ff_ffff_ffff | u64::from(current_process()) << 43
+}
+
+/// The current process's memory, in place of an inode number: another program, or another process of the same number, has another.
+#[inline(always)]
+fn address_space() -> u64 {
+    Probed::load(Probed::task() + offset!(task_mm))
+}
+
+/// Takes a session into sight. A function of its own, since its record needs stack.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn open_tls(object: u64, number: u64, session: u64) -> u64 {
+    stream::open(object, Source::Tls, number, || (0, 0), |opened| opened.inode = session);
+    0
+}
+
+const _: () = assert!(size_of::<Stream>() % 8 == 0 && size_of::<TlsCall>() == 48);

@@ -1,0 +1,286 @@
+//! What an ELF file offers to probes: the functions of TLS libraries in it, and where in the file they lie.
+//!
+//! Files come from strangers' images: nothing of a file is believed. Tables are read in pieces of bounded size, at offsets that the
+//! file itself bounds, and never followed from one to another more than once.
+//!
+//! Source: System V ABI, chapters 4 and 5 (ELF-64).
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use memchr::memmem::Finder;
+use object::LittleEndian as LE;
+use object::elf::{self, FileHeader64, ProgramHeader64, SectionHeader64, Sym64};
+use object::pod::{self, Pod};
+
+use super::families::{FAMILIES, Family, TELLTALES};
+
+/// Bytes of the largest string table that is read; Node's, one of the largest there are, has 40 MiB.
+const MAX_STRINGS: u64 = 48 << 20;
+
+/// Symbols looked at in one table.
+const MAX_SYMBOLS: u64 = 4 << 20;
+
+/// Symbols read at once.
+const SYMBOLS_AT_ONCE: u64 = 32 << 10;
+
+/// Headers of sections or segments looked at.
+const MAX_HEADERS: u16 = 256;
+
+/// Bytes of read-only data searched for the name of a library that is linked in without symbols.
+const MAX_SEARCHED: u64 = 64 << 20;
+
+/// Bytes searched at once.
+const SEARCHED_AT_ONCE: usize = 1 << 20;
+
+/// What a file offers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Findings {
+    /// No TLS library.
+    Nothing,
+    /// A TLS library whose functions are known.
+    Reachable {
+        /// Its name.
+        library: &'static str,
+        /// Programs of the kernel object and the offsets in the file where each belongs.
+        points: Vec<Point>,
+    },
+    /// A TLS library with no way in.
+    Unsupported {
+        /// Its name.
+        library: &'static str,
+    },
+}
+
+/// Where a program belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Point {
+    pub(super) program: &'static str,
+    /// Offset in the file.
+    pub(super) offset: u64,
+    /// Whether the function's return is to be seen too.
+    pub(super) returns: bool,
+}
+
+/// Why a file cannot be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Not an ELF file of this machine's kind: nothing that could be executed here.
+    NotElf,
+    /// Its headers contradict themselves or its size.
+    Damaged,
+    /// It has tables larger than the bounds.
+    TooLarge,
+}
+
+/// Looks for TLS libraries in a file. `executable`: a process runs it, so that a library may be linked into it unseen.
+pub(super) fn analyse(file: &File, executable: bool) -> Result<Findings, Refusal> {
+    let elf = Elf::open(file)?;
+    for kind in [elf::SHT_DYNSYM, elf::SHT_SYMTAB] {
+        if let Some(table) = elf.section(kind)
+            && let Some(findings) = elf.functions(table)?
+        {
+            return Ok(findings);
+        }
+    }
+    if executable && let Some(library) = elf.telltale() {
+        return Ok(Findings::Unsupported { library });
+    }
+    Ok(Findings::Nothing)
+}
+
+struct Elf<'a> {
+    file: &'a File,
+    length: u64,
+    sections: Vec<SectionHeader64<LE>>,
+    segments: Vec<ProgramHeader64<LE>>,
+}
+
+impl<'a> Elf<'a> {
+    fn open(file: &'a File) -> Result<Self, Refusal> {
+        let length = file.metadata().map_err(|_| Refusal::NotElf)?.len();
+        let mut bytes = [0; size_of::<FileHeader64<LE>>()];
+        file.read_exact_at(&mut bytes, 0).map_err(|_| Refusal::NotElf)?;
+        let (header, _) = pod::from_bytes::<FileHeader64<LE>>(&bytes).map_err(|()| Refusal::NotElf)?;
+        let ident = &header.e_ident;
+        if ident.magic != elf::ELFMAG || ident.class != elf::ELFCLASS64 || ident.data != elf::ELFDATA2LSB {
+            return Err(Refusal::NotElf);
+        }
+        let (sections, segments) = (header.e_shnum.get(LE), header.e_phnum.get(LE));
+        if sections > MAX_HEADERS || segments > MAX_HEADERS {
+            return Err(Refusal::TooLarge);
+        }
+        let elf = Self {
+            file,
+            length,
+            sections: Vec::new(),
+            segments: Vec::new(),
+        };
+        // A file without sections has nothing to find but may well run.
+        let wanted = |count: u16, size: u16, expected: usize| if usize::from(size) == expected { count } else { 0 };
+        let sections = wanted(sections, header.e_shentsize.get(LE), size_of::<SectionHeader64<LE>>());
+        let segments = wanted(segments, header.e_phentsize.get(LE), size_of::<ProgramHeader64<LE>>());
+        Ok(Self {
+            sections: elf.table(header.e_shoff.get(LE), sections.into())?,
+            segments: elf.table(header.e_phoff.get(LE), segments.into())?,
+            ..elf
+        })
+    }
+
+    fn section(&self, kind: u32) -> Option<&SectionHeader64<LE>> {
+        self.sections.iter().find(|section| section.sh_type.get(LE) == kind)
+    }
+
+    /// Reads `count` values at `offset`.
+    fn table<T: Pod + Clone>(&self, offset: u64, count: u64) -> Result<Vec<T>, Refusal> {
+        let bytes = self.bytes(offset, count * size_of::<T>() as u64)?;
+        let (values, _) = pod::slice_from_bytes::<T>(&bytes, usize::try_from(count).map_err(|_| Refusal::Damaged)?)
+            .map_err(|()| Refusal::Damaged)?;
+        Ok(values.to_vec())
+    }
+
+    fn bytes(&self, offset: u64, size: u64) -> Result<Vec<u8>, Refusal> {
+        let end = offset.checked_add(size).ok_or(Refusal::Damaged)?;
+        if end > self.length {
+            return Err(Refusal::Damaged);
+        }
+        let mut bytes = vec![0; usize::try_from(size).map_err(|_| Refusal::Damaged)?];
+        self.file
+            .read_exact_at(&mut bytes, offset)
+            .map_err(|_| Refusal::Damaged)?;
+        Ok(bytes)
+    }
+
+    /// The functions of the first family that a symbol table defines; `None` where it defines none.
+    fn functions(&self, table: &SectionHeader64<LE>) -> Result<Option<Findings>, Refusal> {
+        let Some(strings) = self.sections.get(table.sh_link.get(LE) as usize) else {
+            return Err(Refusal::Damaged);
+        };
+        let count = table.sh_size.get(LE) / size_of::<Sym64<LE>>() as u64;
+        if count > MAX_SYMBOLS || strings.sh_size.get(LE) > MAX_STRINGS {
+            return Err(Refusal::TooLarge);
+        }
+        let names = self.bytes(strings.sh_offset.get(LE), strings.sh_size.get(LE))?;
+        let mut found: Vec<(&'static Family, Point)> = Vec::new();
+        let mut unreachable = None;
+        let mut done = 0;
+        while done < count {
+            let some = SYMBOLS_AT_ONCE.min(count - done);
+            let offset = table.sh_offset.get(LE).checked_add(done * size_of::<Sym64<LE>>() as u64);
+            for symbol in self.table::<Sym64<LE>>(offset.ok_or(Refusal::Damaged)?, some)? {
+                // Of the undefined ones some other file has the code.
+                if symbol.st_shndx.get(LE) == elf::SHN_UNDEF || symbol.st_value.get(LE) == 0 {
+                    continue;
+                }
+                let Some(name) = name_at(&names, symbol.st_name.get(LE)) else {
+                    continue;
+                };
+                for family in FAMILIES {
+                    if family.marks.contains(&name) {
+                        unreachable.get_or_insert(family);
+                    }
+                    if let Some(function) = family.functions.iter().find(|function| function.symbol == name)
+                        && let Some(offset) = self.file_offset(symbol.st_value.get(LE))
+                    {
+                        let point = Point {
+                            program: function.program,
+                            offset,
+                            returns: function.returns,
+                        };
+                        // Versions and aliases of a function are symbols of their own.
+                        if !found.iter().any(|(_, other)| *other == point) {
+                            found.push((family, point));
+                        }
+                    }
+                }
+            }
+            done += some;
+        }
+        Ok(conclude(&found, unreachable))
+    }
+
+    /// Where the code at an address lies in the file.
+    fn file_offset(&self, address: u64) -> Option<u64> {
+        let segment = self.segments.iter().find(|segment| {
+            let start = segment.p_vaddr.get(LE);
+            segment.p_type.get(LE) == elf::PT_LOAD
+                && segment.p_flags.get(LE) & elf::PF_X != 0
+                && start <= address
+                && address - start < segment.p_filesz.get(LE)
+        })?;
+        (address - segment.p_vaddr.get(LE)).checked_add(segment.p_offset.get(LE))
+    }
+
+    /// The library whose words are in the read-only data of a file without its symbols.
+    fn telltale(&self) -> Option<&'static str> {
+        let finders: Vec<_> = TELLTALES
+            .iter()
+            .map(|(words, library)| (Finder::new(words), *library))
+            .collect();
+        let longest = TELLTALES.iter().map(|(words, _)| words.len()).max().unwrap_or(0);
+        let mut left = MAX_SEARCHED;
+        let mut bytes = vec![0; SEARCHED_AT_ONCE];
+        // Read-only data may lie in any segment that is not written to.
+        for segment in &self.segments {
+            if segment.p_type.get(LE) != elf::PT_LOAD || segment.p_flags.get(LE) & (elf::PF_W | elf::PF_X) != 0 {
+                continue;
+            }
+            let (mut at, end) = (
+                segment.p_offset.get(LE),
+                segment.p_offset.get(LE).saturating_add(segment.p_filesz.get(LE)).min(self.length),
+            );
+            while at < end && left > 0 {
+                let size = usize::try_from((end - at).min(left)).unwrap_or(SEARCHED_AT_ONCE).min(bytes.len());
+                self.file.read_exact_at(&mut bytes[..size], at).ok()?;
+                let found = finders.iter().find(|(finder, _)| finder.find(&bytes[..size]).is_some());
+                if let Some((_, library)) = found {
+                    return Some(library);
+                }
+                // The next piece begins a little earlier, for words that are cut.
+                let step = size.saturating_sub(longest).max(1) as u64;
+                at += if at + size as u64 == end { size as u64 } else { step };
+                left = left.saturating_sub(size as u64);
+            }
+        }
+        None
+    }
+}
+
+/// The functions of the family that has most of them, if it can be read and written by them.
+fn conclude(found: &[(&'static Family, Point)], unreachable: Option<&'static Family>) -> Option<Findings> {
+    let family = FAMILIES
+        .iter()
+        .filter(|family| found.iter().any(|(other, _)| other.library == family.library))
+        .max_by_key(|family| found.iter().filter(|(other, _)| other.library == family.library).count());
+    let Some(family) = family else {
+        return unreachable.map(|family| Findings::Unsupported {
+            library: family.library,
+        });
+    };
+    let points: Vec<Point> = found
+        .iter()
+        .filter(|(other, _)| other.library == family.library)
+        .map(|(_, point)| *point)
+        .collect();
+    let both_ways = ["tls_send", "tls_receive"]
+        .iter()
+        .all(|way| points.iter().any(|point| point.program.starts_with(way)));
+    Some(if both_ways {
+        Findings::Reachable {
+            library: family.library,
+            points,
+        }
+    } else {
+        Findings::Unsupported {
+            library: family.library,
+        }
+    })
+}
+
+fn name_at(names: &[u8], at: u32) -> Option<&str> {
+    let rest = names.get(at as usize..)?;
+    // No function looked for has a longer name.
+    let name = &rest[..rest.len().min(128)];
+    let end = memchr::memchr(0, name)?;
+    std::str::from_utf8(&name[..end]).ok()
+}

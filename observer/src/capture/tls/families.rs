@@ -1,0 +1,104 @@
+//! The TLS libraries: which of their functions take and give plain text, and what a file looks like that has them unseen.
+//!
+//! To add a library add a family: the symbols, and for each the program of `observer-ebpf/src/tls.rs` that understands its
+//! arguments.
+
+/// A library and the libraries made from it, which have the same functions.
+#[derive(Debug)]
+pub(super) struct Family {
+    /// The value of the label `library`.
+    pub(super) library: &'static str,
+    /// Where plain text passes.
+    pub(super) functions: &'static [Function],
+    /// Symbols that tell that a file is this library, where there is no function to attach to.
+    pub(super) marks: &'static [&'static str],
+}
+
+/// A function to attach to.
+#[derive(Debug)]
+pub(super) struct Function {
+    pub(super) symbol: &'static str,
+    /// Program for its entry.
+    pub(super) program: &'static str,
+    /// Whether [`RETURN`] belongs to its return.
+    pub(super) returns: bool,
+}
+
+/// The program for the return of every function.
+pub(super) const RETURN: &str = "tls_return";
+
+/// Every program.
+pub(super) const PROGRAMS: &[&str] = &[
+    RETURN,
+    "tls_send",
+    "tls_send_length4",
+    "tls_send_length5",
+    "tls_receive",
+    "tls_receive_length4",
+    "tls_end",
+];
+
+const fn moves(symbol: &'static str, program: &'static str) -> Function {
+    Function {
+        symbol,
+        program,
+        returns: true,
+    }
+}
+
+const fn ends(symbol: &'static str) -> Function {
+    Function {
+        symbol,
+        program: "tls_end",
+        returns: false,
+    }
+}
+
+/// Every library that is known.
+pub(super) const FAMILIES: &[Family] = &[
+    // OpenSSL 1.1 and 3, and BoringSSL, AWS-LC, LibreSSL, which have a part of them.
+    Family {
+        library: "openssl",
+        functions: &[
+            moves("SSL_write", "tls_send"),
+            moves("SSL_write_ex", "tls_send_length4"),
+            moves("SSL_write_early_data", "tls_send_length4"),
+            moves("SSL_write_ex2", "tls_send_length5"),
+            moves("SSL_read", "tls_receive"),
+            moves("SSL_read_ex", "tls_receive_length4"),
+            moves("SSL_read_early_data", "tls_receive_length4"),
+            ends("SSL_free"),
+        ],
+        marks: &[],
+    },
+    Family {
+        library: "gnutls",
+        functions: &[
+            moves("gnutls_record_send", "tls_send"),
+            moves("gnutls_record_recv", "tls_receive"),
+            ends("gnutls_deinit"),
+        ],
+        marks: &[],
+    },
+    // PR_Write and PR_Read serve every kind of file, not TLS alone.
+    Family {
+        library: "nss",
+        functions: &[],
+        marks: &["SSL_ImportFD"],
+    },
+    // JSSE is compiled at run time.
+    Family {
+        library: "java",
+        functions: &[],
+        marks: &["JNI_CreateJavaVM"],
+    },
+];
+
+/// Words in the read-only data of a program that has a library linked in without its symbols, and the library.
+pub(super) const TELLTALES: &[(&[u8], &str)] = &[
+    (b"crypto/tls.(*Conn).Write", "go"),
+    (b"rustls-0.", "rustls"),
+    (b"third_party/boringssl", "boringssl"),
+    (b"ssl/tls_record.cc", "boringssl"),
+    (b"ssl/record/rec_layer_s3.c", "openssl"),
+];

@@ -1,0 +1,215 @@
+//! Looks for TLS libraries in processes, on a thread of its own: files are large and the loop must not wait for them.
+//!
+//! ```text
+//! loop ── processes that mapped a file ──► search ── files that a process has, analysed once each ──► loop
+//! ```
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::Duration;
+
+use super::elf::{self, Findings, Refusal};
+use crate::capture::Scope;
+use crate::capture::scope::members;
+
+/// Time between two looks at every process: what no probe told is then found.
+const RESCAN: Duration = Duration::from_secs(60);
+
+/// Files whose findings are remembered; beyond that all are forgotten and found again.
+const MAX_FILES: usize = 16 << 10;
+
+/// Files of one process that are looked at.
+const MAX_FILES_OF_ONE: usize = 1024;
+
+/// Names a file for as long as it is remembered. An inode number may come to another file; with its size and time of change it
+/// does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct FileId {
+    device: u64,
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+/// A file with a TLS library.
+#[derive(Debug)]
+pub(super) struct Library {
+    pub(super) id: FileId,
+    /// Open, since its path may be of another mount namespace, or gone.
+    pub(super) file: File,
+    /// Where it was mapped from, for people.
+    pub(super) path: String,
+    pub(super) findings: Result<Findings, Refusal>,
+}
+
+/// What a process has.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) process: u32,
+    /// Empty for a process that has none, or none any more.
+    pub(super) libraries: Vec<Arc<Library>>,
+}
+
+/// Looks at the processes that are asked for, at all in scope now and again, until the loop is gone.
+pub(super) fn search(scope: &Scope, wanted: &Receiver<Vec<u32>>, found: &SyncSender<Found>) {
+    let mut search = Search::default();
+    let mut everyone = true;
+    loop {
+        let mut processes: HashSet<u32> = HashSet::new();
+        if everyone {
+            processes.extend(members(scope).unwrap_or_default());
+            processes.extend(search.users.iter());
+        } else {
+            match wanted.recv_timeout(RESCAN) {
+                Ok(some) => processes.extend(some),
+                Err(RecvTimeoutError::Timeout) => {
+                    everyone = true;
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+        everyone = false;
+        processes.extend(wanted.try_iter().flatten());
+        processes.remove(&std::process::id());
+        for process in processes {
+            let libraries = search.of_process(process);
+            if libraries.is_empty() {
+                search.users.remove(&process);
+            } else {
+                search.users.insert(process);
+            }
+            if found.send(Found { process, libraries }).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Search {
+    /// Every file looked at so far: `None` for one without a TLS library.
+    files: HashMap<FileId, Option<Arc<Library>>>,
+    /// Processes that were found to have one. Those that ended unseen are found out when all are looked at.
+    users: HashSet<u32>,
+}
+
+impl Search {
+    fn of_process(&mut self, process: u32) -> Vec<Arc<Library>> {
+        // A process may be gone by now, or be one that may not be looked into.
+        let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap_or_default();
+        let executable = fs::metadata(format!("/proc/{process}/exe")).ok();
+        let mut seen = HashSet::new();
+        let mut libraries = Vec::new();
+        for mapping in maps.lines().filter_map(Mapping::parse) {
+            if seen.len() >= MAX_FILES_OF_ONE || !seen.insert(mapping.inode) {
+                continue;
+            }
+            let Some(file) = mapping.open(process) else { continue };
+            let Ok(metadata) = file.metadata() else { continue };
+            let id = FileId {
+                device: metadata.dev(),
+                inode: metadata.ino(),
+                size: metadata.len(),
+                changed: (metadata.mtime(), metadata.mtime_nsec()),
+            };
+            let runs = executable
+                .as_ref()
+                .is_some_and(|exe| (exe.dev(), exe.ino()) == (id.device, id.inode));
+            libraries.extend(self.of_file(id, file, mapping.path, runs));
+        }
+        libraries
+    }
+
+    fn of_file(&mut self, id: FileId, file: File, path: &str, executable: bool) -> Option<Arc<Library>> {
+        if let Some(known) = self.files.get(&id) {
+            return known.clone();
+        }
+        if self.files.len() >= MAX_FILES {
+            self.files.clear();
+        }
+        let findings = elf::analyse(&file, executable);
+        let library = match findings {
+            Ok(Findings::Nothing) | Err(Refusal::NotElf) => None,
+            findings => Some(Arc::new(Library {
+                id,
+                file,
+                path: path.to_owned(),
+                findings,
+            })),
+        };
+        tracing::debug!("{path}: {:?}", library.as_ref().map(|library| &library.findings));
+        self.files.insert(id, library.clone());
+        library
+    }
+}
+
+/// One line of `/proc/PID/maps`: code of a file.
+#[derive(Debug, PartialEq, Eq)]
+struct Mapping<'a> {
+    /// As the kernel writes it: `start-end`.
+    range: &'a str,
+    /// Device and inode number, in the words of the line: enough to tell the lines of one process apart.
+    inode: (&'a str, &'a str),
+    path: &'a str,
+}
+
+impl<'a> Mapping<'a> {
+    /// Reads `55d0-55f0 r-xp 00002000 08:01 1234    /usr/lib/x.so`; `None` for what is no code or has no file.
+    fn parse(line: &'a str) -> Option<Self> {
+        let mut words = line.splitn(6, ' ');
+        let (range, mode, _, device, inode) = (
+            words.next()?,
+            words.next()?,
+            words.next()?,
+            words.next()?,
+            words.next()?,
+        );
+        let path = words.next()?.trim_start();
+        (mode.as_bytes().get(2) == Some(&b'x') && inode != "0" && path.starts_with('/')).then_some(Self {
+            range,
+            inode: (device, inode),
+            path,
+        })
+    }
+
+    /// Opens the file that is mapped, whatever its path names in this mount namespace, and even when it is deleted.
+    fn open(&self, process: u32) -> Option<File> {
+        let file = File::open(format!("/proc/{process}/map_files/{}", self.range))
+            .or_else(|_| File::open(format!("/proc/{process}/root{}", self.path)))
+            .ok()?;
+        // Only what begins like an ELF file: devices may be mapped too, and reading them may wait.
+        let mut magic = [0; 4];
+        (file.metadata().ok()?.is_file() && file.read_exact_at(&mut magic, 0).is_ok() && &magic == b"\x7fELF")
+            .then_some(file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_maps() {
+        let line = "7f16-7f18 r-xp 00002000 08:01 1234       /usr/lib/a b.so (deleted)";
+        assert_eq!(
+            Mapping::parse(line),
+            Some(Mapping {
+                range: "7f16-7f18",
+                inode: ("08:01", "1234"),
+                path: "/usr/lib/a b.so (deleted)"
+            })
+        );
+        for none in [
+            "7f16-7f18 rw-p 00002000 08:01 1234       /usr/lib/a.so",
+            "7ffd-7ffe r-xp 00000000 00:00 0          [vdso]",
+            "7f16-7f18 r-xp 00000000 00:00 0 ",
+            "",
+        ] {
+            assert_eq!(Mapping::parse(none), None, "{none}");
+        }
+    }
+}
