@@ -32,14 +32,9 @@ impl Pipeline {
         };
         let start = flow.assembler.extend(data.position);
         let mark = Mark::new(start, data.span, data.entered, data.returned, data.pid);
-        match at {
-            At::Writer => flow.written.note(mark),
-            At::Reader => flow.read.note(mark),
-        }
-        flow.ledger.given += data.bytes.len() as u64;
-        if matches!(flow.framer, Framer::Ignore) {
-            flow.ledger.used += data.bytes.len() as u64;
-        } else {
+        flow.note(at, mark);
+        if !matches!(flow.framer, Framer::Ignore) {
+            flow.owed += data.bytes.len() as u64;
             if at == At::Writer && data.missing == Missing::AtOtherEnd {
                 flow.assembler.announce(start, data.span, data.bytes.len());
             }
@@ -78,7 +73,7 @@ impl Pipeline {
             self.drive_one(flow_id.reverse());
         }
         let restless = self.streams.link(flow_id.link).is_some_and(|link| {
-            link.waiting.is_some() || link.flows.iter().any(|flow| flow.assembler.patience_ends().is_some())
+            link.waiting.is_some() || link.flows().any(|flow| flow.assembler.patience_ends().is_some())
         });
         if restless && !self.restless.contains(&flow_id.link) {
             self.restless.push(flow_id.link);
@@ -106,7 +101,7 @@ impl Pipeline {
             }
             if let Some(flow) = self.streams.flow_mut(flow_id) {
                 if let (Framer::Ignore, Chunk::Bytes { bytes, .. }) = (&flow.framer, &chunk) {
-                    flow.ledger.used += bytes.len() as u64;
+                    flow.owed -= bytes.len() as u64;
                 }
                 flow.framer.feed(chunk);
             }
@@ -125,9 +120,9 @@ impl Pipeline {
                 return;
             };
             let step = flow.framer.step(max_bytes);
-            flow.ledger.used += flow.framer.take_used();
+            flow.owed -= flow.framer.take_used();
             if let Step::Lost { bytes, .. } = step {
-                flow.ledger.lost += bytes;
+                flow.owed -= bytes;
             }
             let http = matches!(flow.framer, Framer::Http(_) | Framer::Http2(_));
             if http && self.reject(flow_id) {
@@ -154,7 +149,7 @@ impl Pipeline {
         let Some((start, bytes)) = http.take_rejected() else {
             return false;
         };
-        flow.ledger.used += flow.framer.take_used();
+        flow.owed -= flow.framer.take_used();
         flow.framer = Framer::default();
         flow.framer.feed(Chunk::Bytes {
             start,
@@ -177,8 +172,9 @@ impl Pipeline {
         let Some(link) = self.streams.link_mut(flow_id.link) else {
             return false;
         };
-        let flow = &link.flows[flow_id.side];
-        let (held, ended) = (flow.held_bytes(), flow.ended);
+        let (held, ended) = link
+            .flow(flow_id.side)
+            .map_or((0, true), |flow| (flow.held_bytes(), flow.ended));
         if link.http.as_ref().is_some_and(|talk| talk.expects_response(stream)) {
             link.waiting = None;
             return false;
@@ -228,7 +224,7 @@ impl Pipeline {
             let Some(flow) = self.streams.flow_mut(flow_id) else {
                 return;
             };
-            let Some((at, slot)) = flow.awaiting.pop_front_if(|(at, _)| *at <= end) else {
+            let Some((at, slot)) = flow.pop_awaiting(end) else {
                 return;
             };
             let seen = mark.completes(at).then_some((mark.returned, mark.pid));
@@ -238,10 +234,7 @@ impl Pipeline {
 
     fn prune(&mut self, flow_id: FlowId) {
         if let Some(flow) = self.streams.flow_mut(flow_id) {
-            let start = flow.framer.message_start();
-            let given = flow.assembler.next().unwrap_or(0);
-            flow.written.prune(start.min(given));
-            flow.read.prune(start.min(given));
+            flow.prune();
         }
     }
 

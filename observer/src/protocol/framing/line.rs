@@ -5,7 +5,7 @@ use memchr::memchr;
 use observer_common::drops::DropReason;
 
 use super::body::Collector;
-use super::{Frame, FrameKind, Step};
+use super::{Frame, FrameKind, Step, Suspicion};
 use crate::protocol::reassembly::{Chunk, GapKind};
 
 /// What a message begins with in an event stream that was joined in the middle, as every SDK writes it.
@@ -51,6 +51,19 @@ enum State {
 }
 
 impl LineFramer {
+    pub(super) fn new(suspicion: Suspicion) -> Self {
+        Self {
+            settled: suspicion == Suspicion::Settled,
+            ..Self::default()
+        }
+    }
+
+    /// Whether it holds nothing and has nothing to tell: as good as new.
+    pub(super) fn is_between(&self) -> bool {
+        let nothing = self.held_bytes() == 0 && self.lost + self.too_long + self.used == 0;
+        nothing && self.state == State::Start && !self.guessed && !self.events && !self.ended
+    }
+
     pub(crate) fn feed(&mut self, chunk: Chunk) {
         match chunk {
             Chunk::Bytes { start, bytes, fresh } => {
