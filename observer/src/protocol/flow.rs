@@ -26,20 +26,18 @@ impl Pipeline {
         let (flow_id, at) = self.streams.locate(&data);
         self.streams.act(flow_id, at, data.pid);
         let (now, muted) = (self.now, data.missing == Missing::Muted);
-        let before = self.streams.room_of(flow_id.link);
-        let Some(flow) = self.streams.flow_mut(flow_id) else {
+        let Some(link) = self.streams.link_mut(flow_id.link) else {
+            return;
+        };
+        let (before, waiting) = (link.room(), link.waiting.is_some());
+        let Some(flow) = link.flow_mut(flow_id.side) else {
             return;
         };
         let start = flow.assembler.extend(data.position);
         let mark = Mark::new(start, data.span, data.entered, data.returned, data.pid);
-        match at {
-            At::Writer => flow.written.note(mark),
-            At::Reader => flow.read.note(mark),
-        }
-        flow.ledger.given += data.bytes.len() as u64;
-        if matches!(flow.framer, Framer::Ignore) {
-            flow.ledger.used += data.bytes.len() as u64;
-        } else {
+        flow.note(at, mark);
+        if !matches!(flow.framer, Framer::Ignore) {
+            flow.owed += data.bytes.len() as u64;
             if at == At::Writer && data.missing == Missing::AtOtherEnd {
                 flow.assembler.announce(start, data.span, data.bytes.len());
             }
@@ -53,14 +51,16 @@ impl Pipeline {
         if muted {
             self.http_muted(flow_id.link);
         }
-        if brings || muted || self.is_waiting(flow_id.link) {
+        if brings || muted || waiting {
             self.drive(flow_id);
+            self.streams.holds(flow_id.link, before);
         }
         if at == At::Reader {
             self.resolve_reads(flow_id, &mark);
         }
-        self.prune(flow_id);
-        self.streams.holds(flow_id.link, before);
+        if let Some(flow) = self.streams.flow_mut(flow_id) {
+            flow.prune();
+        }
         if self.streams.held > self.limits.held_bytes {
             self.make_room_for_bytes();
         }
@@ -78,7 +78,7 @@ impl Pipeline {
             self.drive_one(flow_id.reverse());
         }
         let restless = self.streams.link(flow_id.link).is_some_and(|link| {
-            link.waiting.is_some() || link.flows.iter().any(|flow| flow.assembler.patience_ends().is_some())
+            link.waiting.is_some() || link.flows().any(|flow| flow.assembler.patience_ends().is_some())
         });
         if restless && !self.restless.contains(&flow_id.link) {
             self.restless.push(flow_id.link);
@@ -86,55 +86,65 @@ impl Pipeline {
     }
 
     fn drive_one(&mut self, flow_id: FlowId) {
-        self.step(flow_id);
-        let (now, max_bytes) = (self.now, self.limits.stream_bytes);
-        while !self.must_wait(flow_id)
-            && let Some(flow) = self.streams.flow_mut(flow_id)
-        {
-            let Some(chunk) = flow.assembler.pop(now, max_bytes) else {
-                return;
-            };
-            if let Chunk::Gap { length, kind, .. } = chunk {
-                let ignored = matches!(flow.framer, Framer::Ignore);
-                if kind != GapKind::Muted {
-                    flow.last_gap = Some(now);
-                    self.http_torn(flow_id);
-                }
-                if kind == GapKind::Undelivered && !ignored {
-                    self.lose(DropReason::Missing, length);
-                }
-            }
-            if let Some(flow) = self.streams.flow_mut(flow_id) {
-                if let (Framer::Ignore, Chunk::Bytes { bytes, .. }) = (&flow.framer, &chunk) {
-                    flow.ledger.used += bytes.len() as u64;
-                }
-                flow.framer.feed(chunk);
-            }
-            self.step(flow_id);
-        }
+        while self.step(flow_id) && self.feed(flow_id) {}
     }
 
-    /// Frames of what was fed.
-    pub(crate) fn step(&mut self, flow_id: FlowId) {
+    /// Hands the framer the next chunk, if there is one.
+    fn feed(&mut self, flow_id: FlowId) -> bool {
+        let (now, max_bytes) = (self.now, self.limits.stream_bytes);
+        let Some(flow) = self.streams.flow_mut(flow_id) else {
+            return false;
+        };
+        let Some(chunk) = flow.assembler.pop(now, max_bytes) else {
+            return false;
+        };
+        let ignored = matches!(flow.framer, Framer::Ignore);
+        let gap = match &chunk {
+            Chunk::Gap { length, kind, .. } => Some((*length, *kind)),
+            Chunk::Bytes { bytes, .. } => {
+                flow.owed -= if ignored { bytes.len() as u64 } else { 0 };
+                None
+            }
+        };
+        flow.framer.feed(chunk);
+        if let Some((length, kind)) = gap {
+            if kind != GapKind::Muted {
+                flow.last_gap = Some(now);
+                self.http_torn(flow_id);
+            }
+            if kind == GapKind::Undelivered && !ignored {
+                self.lose(DropReason::Missing, length);
+            }
+        }
+        true
+    }
+
+    /// Frames of what was fed; whether more is wanted now.
+    fn step(&mut self, flow_id: FlowId) -> bool {
         let max_bytes = self.limits.stream_bytes;
         loop {
-            if self.must_wait(flow_id) {
-                return;
+            let Some(flow) = self.streams.flow_mut(flow_id) else {
+                return false;
+            };
+            if let Some(stream) = flow.framer.next_response()
+                && self.must_wait_for_request(flow_id, stream)
+            {
+                return false;
             }
             let Some(flow) = self.streams.flow_mut(flow_id) else {
-                return;
+                return false;
             };
             let step = flow.framer.step(max_bytes);
-            flow.ledger.used += flow.framer.take_used();
+            flow.owed -= flow.framer.take_used();
             if let Step::Lost { bytes, .. } = step {
-                flow.ledger.lost += bytes;
+                flow.owed -= bytes;
             }
             let http = matches!(flow.framer, Framer::Http(_) | Framer::Http2(_));
             if http && self.reject(flow_id) {
                 continue;
             }
             match step {
-                Step::NeedMore => return,
+                Step::NeedMore => return true,
                 Step::Response => {}
                 Step::Frame(frame) if http => self.http_frame(flow_id, frame),
                 Step::Frame(frame) => self.line_frame(flow_id, frame),
@@ -154,7 +164,7 @@ impl Pipeline {
         let Some((start, bytes)) = http.take_rejected() else {
             return false;
         };
-        flow.ledger.used += flow.framer.take_used();
+        flow.owed -= flow.framer.take_used();
         flow.framer = Framer::default();
         flow.framer.feed(Chunk::Bytes {
             start,
@@ -165,20 +175,14 @@ impl Pipeline {
     }
 
     /// Whether a response waits for the request it answers.
-    fn must_wait(&mut self, flow_id: FlowId) -> bool {
-        let Some(stream) = self.streams.flow(flow_id).and_then(|flow| flow.framer.next_response()) else {
-            return false;
-        };
-        self.must_wait_for_request(flow_id, stream)
-    }
-
     fn must_wait_for_request(&mut self, flow_id: FlowId, stream: u32) -> bool {
         let now = self.now;
         let Some(link) = self.streams.link_mut(flow_id.link) else {
             return false;
         };
-        let flow = &link.flows[flow_id.side];
-        let (held, ended) = (flow.held_bytes(), flow.ended);
+        let (held, ended) = link
+            .flow(flow_id.side)
+            .map_or((0, true), |flow| (flow.held_bytes(), flow.ended));
         if link.http.as_ref().is_some_and(|talk| talk.expects_response(stream)) {
             link.waiting = None;
             return false;
@@ -228,20 +232,11 @@ impl Pipeline {
             let Some(flow) = self.streams.flow_mut(flow_id) else {
                 return;
             };
-            let Some((at, slot)) = flow.awaiting.pop_front_if(|(at, _)| *at <= end) else {
+            let Some((at, slot)) = flow.pop_awaiting(end) else {
                 return;
             };
             let seen = mark.completes(at).then_some((mark.returned, mark.pid));
             self.read_seen(slot, flow_id, at, seen);
-        }
-    }
-
-    fn prune(&mut self, flow_id: FlowId) {
-        if let Some(flow) = self.streams.flow_mut(flow_id) {
-            let start = flow.framer.message_start();
-            let given = flow.assembler.next().unwrap_or(0);
-            flow.written.prune(start.min(given));
-            flow.read.prune(start.min(given));
         }
     }
 

@@ -325,7 +325,7 @@ impl Stage {
 
     fn check(&mut self) {
         for (_, link) in self.pipeline.streams.iter() {
-            for flow in &link.flows {
+            for flow in link.flows() {
                 assert!(flow.is_balanced(), "bytes are not accounted for: {flow:?}");
             }
         }

@@ -70,9 +70,12 @@ impl<'a> Scanner<'a> {
             return self.leave();
         }
         loop {
-            let key = self.key()?;
+            if self.peek()? != b'"' {
+                return Err(Fault::Syntax);
+            }
+            let (inner, escapes) = self.skip_string()?;
             self.expect(b':')?;
-            visit(self, &key)?;
+            visit(self, &plain(inner, escapes))?;
             match self.peek()? {
                 b',' => self.at += 1,
                 b'}' => return self.leave(),
@@ -124,6 +127,15 @@ impl<'a> Scanner<'a> {
             return self.string().map(Some);
         }
         self.skip().map(|()| None)
+    }
+
+    /// Steps over a value; the bytes of its content when it is a string.
+    pub(crate) fn text(&mut self) -> Walk<Option<Cow<'a, [u8]>>> {
+        if self.peek()? != b'"' {
+            return self.skip().map(|()| None);
+        }
+        let (inner, escapes) = self.skip_string()?;
+        Ok(Some(plain(inner, escapes)))
     }
 
     /// The text not consumed yet.
@@ -225,21 +237,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    fn key(&mut self) -> Walk<Cow<'a, [u8]>> {
-        if self.peek()? != b'"' {
-            return Err(Fault::Syntax);
-        }
-        let (inner, escapes) = self.skip_string()?;
-        if escapes > 0 {
-            return Ok(Cow::Owned(unescape(inner).into_bytes()));
-        }
-        Ok(Cow::Borrowed(inner))
-    }
-
     fn string(&mut self) -> Walk<Cow<'a, str>> {
-        if self.peek()? != b'"' {
-            return Err(Fault::Syntax);
-        }
         let (inner, escapes) = self.skip_string()?;
         if escapes > 0 {
             return Ok(Cow::Owned(unescape(inner)));
@@ -250,18 +248,17 @@ impl<'a> Scanner<'a> {
 
     /// Steps over a string; its inside, and how many characters its escapes take more than what they stand for.
     fn skip_string(&mut self) -> Walk<(&'a [u8], u64)> {
-        let start = self.at + 1;
-        let mut at = start;
-        let mut escapes = 0;
+        let inner = self.text.get(self.at + 1..).ok_or(Fault::Cut)?;
+        let (mut end, mut escapes) = (0, 0);
         loop {
-            let rest = self.text.get(at..).ok_or(Fault::Cut)?;
-            at += find_special(rest).ok_or(Fault::Cut)?;
-            if self.text[at] == b'"' {
-                self.at = at + 1;
-                return Ok((&self.text[start..at], escapes));
+            let rest = inner.get(end..).ok_or(Fault::Cut)?;
+            end += find_special(rest).ok_or(Fault::Cut)?;
+            if inner[end] == b'"' {
+                self.at += end + 2;
+                return Ok((&inner[..end], escapes));
             }
-            escapes += if self.text.get(at + 1) == Some(&b'u') { 5 } else { 1 };
-            at += 2;
+            escapes += if inner.get(end + 1) == Some(&b'u') { 5 } else { 1 };
+            end += 2;
         }
     }
 
@@ -296,11 +293,12 @@ impl<'a> Scanner<'a> {
 ///
 /// Keys are short: to call the search that takes many bytes at once costs more than they do, eight bytes in one word do not.
 fn find_special(text: &[u8]) -> Option<usize> {
-    const WORDS: usize = 3;
     const EACH: u64 = u64::from_le_bytes([1; 8]);
     let zeros = |word: u64| word.wrapping_sub(EACH) & !word & (EACH << 7);
     let mut at = 0;
-    for bytes in text.as_chunks::<8>().0.iter().take(WORDS) {
+    while let Some(bytes) = text[at..].first_chunk::<8>()
+        && at < 24
+    {
         let word = u64::from_le_bytes(*bytes);
         // The lowest mark is of a byte that is one; those above it may be of its borrow.
         let found = zeros(word ^ (EACH * b'"' as u64)) | zeros(word ^ (EACH * b'\\' as u64));
@@ -310,6 +308,14 @@ fn find_special(text: &[u8]) -> Option<usize> {
         at += bytes.len();
     }
     Some(at + memchr2(b'"', b'\\', &text[at..])?)
+}
+
+/// The bytes that the inside of a string stands for.
+fn plain(inner: &[u8], escapes: u64) -> Cow<'_, [u8]> {
+    if escapes > 0 {
+        return Cow::Owned(unescape(inner).into_bytes());
+    }
+    Cow::Borrowed(inner)
 }
 
 /// The grammar of RFC 8259 section 6.

@@ -24,7 +24,7 @@ const MAX_ID: usize = 256;
 /// One message body as the transport framed it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Payload {
-    /// The body, or its head where `cut`.
+    /// The body and, it may be, what ends it; where `cut` its head.
     pub(crate) bytes: Bytes,
     /// Where `cut`: the last bytes that are known.
     pub(crate) tail: Bytes,
@@ -34,6 +34,14 @@ pub(crate) struct Payload {
     pub(crate) cut: bool,
     /// Whether it is not known that this is the body, whole: bytes before it are missing.
     pub(crate) guessed: bool,
+}
+
+impl Payload {
+    /// The body, or its head.
+    pub(crate) fn text(&self) -> &[u8] {
+        let length = usize::try_from(self.length).unwrap_or(usize::MAX);
+        &self.bytes[..length.min(self.bytes.len())]
+    }
 }
 
 /// A request's id. `1` and `"1"` are different ids.
@@ -97,11 +105,11 @@ pub(crate) struct Message {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Kind {
     /// Wants an answer.
-    Request(RpcId, Method, Params),
+    Request(RpcId, Method, Box<Params>),
     /// Wants none.
-    Notification(Method, Params),
+    Notification(Method, Box<Params>),
     /// A result.
-    Result(RpcId, Reply),
+    Result(RpcId, Box<Reply>),
     /// An error; without an id where the request could not be read.
     Error(Option<RpcId>, Failure),
 }
@@ -117,10 +125,6 @@ pub(crate) struct Failure {
 
 /// What a body turned out to be.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "messages are the rule, and are handed on at once"
-)]
 pub(crate) enum Parsed {
     /// A message.
     Message(Message),
@@ -146,7 +150,7 @@ pub(crate) fn parse(payload: &Payload) -> Messages {
 }
 
 fn read(payload: &Payload) -> Messages {
-    let text = payload.bytes.as_ref();
+    let text = payload.text();
     // Nearly all is ASCII, which is told apart many bytes at a time.
     if !payload.cut && !text.is_ascii() && std::str::from_utf8(text).is_err() {
         return smallvec::smallvec![Parsed::Broken(MalformedReason::BadUtf8, None)];
@@ -210,8 +214,8 @@ struct Envelope {
     version_2: bool,
     id: Option<Option<RpcId>>,
     method: Option<Method>,
-    params: Params,
-    result: Option<Reply>,
+    params: Box<Params>,
+    result: Option<Box<Reply>>,
     error: Option<Failure>,
 }
 
@@ -221,11 +225,11 @@ impl Envelope {
         self.is_object |= scanner.peek()? == b'{';
         scanner.members(&mut |scanner, key| {
             match key {
-                b"jsonrpc" => self.version_2 = scanner.string_value()?.as_deref() == Some("2.0"),
+                b"jsonrpc" => self.version_2 = scanner.text()?.as_deref() == Some(b"2.0"),
                 b"id" => self.id = Some(RpcId::from_json(scanner.raw()?)),
-                b"method" => self.method = scanner.string_value()?.map(|name| Method::from_name(&name)),
+                b"method" => self.method = scanner.text()?.map(|name| Method::from_name(&name)),
                 b"params" => return self.params.read(scanner),
-                b"result" => return self.result.insert(Reply::default()).read(scanner, source),
+                b"result" => return self.result.insert(Box::default()).read(scanner, source),
                 b"error" => return self.error.insert(Failure::default()).read(scanner),
                 _ => return scanner.skip(),
             }
@@ -420,6 +424,7 @@ mod tests {
     fn bad_utf8_is_no_message() {
         let payload = Payload {
             bytes: Bytes::from_static(b"{\"a\":\"\xff\"}"),
+            length: 9,
             ..Payload::default()
         };
         assert_eq!(words(&payload), "broken:bad_utf8:");

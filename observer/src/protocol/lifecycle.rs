@@ -172,8 +172,6 @@ impl Pipeline {
         };
         let left = flow.framer.held_bytes() as u64;
         flow.reframe(Framer::Ignore);
-        flow.ledger.used -= left;
-        flow.ledger.lost += left;
         if left > 0 && mcp {
             self.lose(DropReason::CutShort, left);
         }

@@ -72,9 +72,8 @@ impl Marks {
         (mark.start <= position).then_some(mark)
     }
 
-    /// Gives back the room of forgotten calls.
-    pub(crate) fn rest(&mut self) {
-        self.marks.shrink_to_fit();
+    pub(crate) fn is_empty(&self) -> bool {
+        self.marks.is_empty()
     }
 
     /// Forgets calls that moved nothing at or after `position`.

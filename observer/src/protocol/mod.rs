@@ -180,8 +180,8 @@ impl Pipeline {
             event => self.queue.push(event),
         }
         if self.queue.is_full() {
-            for event in self.queue.take_older_half() {
-                self.work(event);
+            for _ in 0..self.queue.len().div_ceil(2) {
+                self.work_next();
             }
         }
     }
@@ -190,7 +190,7 @@ impl Pipeline {
     ///
     /// Events of the last [`queue::ORDER_WAIT`] nanoseconds wait for others that may belong before them.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        for event in self.queue.take_until(now) {
+        while let Some(event) = self.queue.pop_until(now) {
             self.work(event);
         }
         self.advance(now);
@@ -218,8 +218,8 @@ impl Pipeline {
 
     /// Gives up everything that is pending, as at the end of a recording or of the daemon.
     pub fn finish(&mut self, now: Timestamp) {
-        for event in self.queue.take_all() {
-            self.work(event);
+        while self.queue.len() > 0 {
+            self.work_next();
         }
         self.advance(now);
         self.give_up_all();
@@ -250,6 +250,12 @@ impl Pipeline {
             } += 1;
         }
         census
+    }
+
+    fn work_next(&mut self) {
+        if let Some(event) = self.queue.pop() {
+            self.work(event);
+        }
     }
 
     fn work(&mut self, event: Event) {

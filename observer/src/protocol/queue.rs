@@ -49,25 +49,27 @@ impl Queue {
         self.events.len() >= MAX_EVENTS || self.bytes >= MAX_BYTES
     }
 
-    /// Events older than [`ORDER_WAIT`], in order.
-    pub(crate) fn take_until(&mut self, now: Timestamp) -> Vec<Event> {
-        self.sort();
-        let count = self
-            .events
-            .partition_point(|event| event.time().plus(ORDER_WAIT) <= now);
-        self.take(count)
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.events.len()
     }
 
-    /// The older half, in order.
-    pub(crate) fn take_older_half(&mut self) -> Vec<Event> {
-        self.sort();
-        self.take(self.events.len().div_ceil(2))
+    /// The earliest, if it is older than [`ORDER_WAIT`].
+    pub(crate) fn pop_until(&mut self, now: Timestamp) -> Option<Event> {
+        self.next_due().filter(|due| *due <= now)?;
+        self.pop()
     }
 
-    /// Everything, in order.
-    pub(crate) fn take_all(&mut self) -> Vec<Event> {
+    /// The earliest.
+    pub(crate) fn pop(&mut self) -> Option<Event> {
         self.sort();
-        self.take(self.events.len())
+        let event = self.events.pop_front()?;
+        if let Event::Data(data) = &event {
+            self.bytes -= data.bytes.len();
+        }
+        self.ordered -= 1;
+        self.earliest = self.events.front().map(Event::time);
+        Some(event)
     }
 
     /// When the oldest is due.
@@ -76,6 +78,9 @@ impl Queue {
     }
 
     fn sort(&mut self) {
+        if self.ordered == self.events.len() {
+            return;
+        }
         let newcomers = self.events.range(self.ordered..);
         if let Some(first) = newcomers.map(Event::time).min() {
             // What is no later than any of them stays where it is.
@@ -90,18 +95,6 @@ impl Queue {
             self.events.extend(late);
             self.ordered = self.events.len();
         }
-    }
-
-    fn take(&mut self, count: usize) -> Vec<Event> {
-        let taken: Vec<Event> = self.events.drain(..count).collect();
-        let bytes_of = |event: &Event| match event {
-            Event::Data(data) => data.bytes.len(),
-            _ => 0,
-        };
-        self.bytes -= taken.iter().map(bytes_of).sum::<usize>();
-        self.ordered -= count;
-        self.earliest = self.events.front().map(Event::time);
-        taken
     }
 }
 
@@ -125,8 +118,10 @@ mod tests {
             queue.push(at(time));
         }
         assert_eq!(queue.next_due(), Some(Timestamp(3 + ORDER_WAIT)));
-        assert_eq!(queue.take_until(Timestamp(ORDER_WAIT + 4)), [at(3), at(4)]);
-        assert_eq!(queue.take_all(), [at(5), at(ORDER_WAIT + 9)]);
+        let due: Vec<Event> = std::iter::from_fn(|| queue.pop_until(Timestamp(ORDER_WAIT + 4))).collect();
+        assert_eq!(due, [at(3), at(4)]);
+        let rest: Vec<Event> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(rest, [at(5), at(ORDER_WAIT + 9)]);
         assert_eq!(queue.next_due(), None);
     }
 
@@ -138,6 +133,7 @@ mod tests {
             queue.push(at(time));
         }
         assert!(queue.is_full());
-        assert_eq!(queue.take_older_half().len(), MAX_EVENTS / 2);
+        assert_eq!(queue.len(), MAX_EVENTS);
+        assert!(queue.pop().is_some() && !queue.is_full());
     }
 }

@@ -77,21 +77,27 @@ impl Chunk {
 pub(crate) struct Assembler {
     /// Position of the next byte to give out; `None` before the first.
     next: Option<u64>,
+    /// The last position seen, extended to 64 bits.
+    reference: Option<u64>,
+    /// Nothing will fill a hole any more.
+    closed: bool,
+    open: Option<Box<Open>>,
+}
+
+/// What has not been given out yet.
+#[derive(Debug, Default)]
+struct Open {
     /// Sorted by start, each with when it came; none begins at or before `next` between calls.
     held: VecDeque<(Timestamp, Chunk)>,
     held_bytes: usize,
     /// Since when `proof` stands.
     proven: Option<Timestamp>,
-    /// Nothing will fill a hole any more.
-    closed: bool,
     /// A reader was seen at this position, so bytes up to here exist.
     proof: u64,
     /// What the sender said that the reader would tell: where each begins and ends, in order.
     announced: VecDeque<(u64, u64)>,
-    /// The last position seen, extended to 64 bits.
-    reference: Option<u64>,
     /// Bytes that came twice.
-    pub(crate) duplicate: u64,
+    duplicate: u64,
 }
 
 impl Assembler {
@@ -134,27 +140,101 @@ impl Assembler {
 
     /// Takes in that the sender left all but the first `captured` bytes of a span to the reader.
     pub(crate) fn announce(&mut self, start: u64, span: u32, captured: usize) {
-        if self.announced.len() == MAX_ANNOUNCED {
-            self.announced.pop_front();
+        let announced = &mut self.open.get_or_insert_default().announced;
+        if announced.len() == MAX_ANNOUNCED {
+            announced.pop_front();
         }
-        self.announced
-            .push_back((start + captured as u64, start + u64::from(span)));
+        announced.push_back((start + captured as u64, start + u64::from(span)));
     }
 
     /// Takes in that everything up to `end` has been read: bytes up to here exist, whoever tells them.
     pub(crate) fn read(&mut self, end: u64, now: Timestamp) {
-        if self.next.is_some_and(|next| end > next) && end > self.proof {
-            self.proof = end;
-            self.proven.get_or_insert(now);
+        if self.next.is_none_or(|next| end <= next) {
+            return;
+        }
+        let open = self.open.get_or_insert_default();
+        if end > open.proof {
+            open.proof = end;
+            open.proven.get_or_insert(now);
         }
     }
 
     fn hold(&mut self, chunk: Chunk, now: Timestamp) {
         let next = *self.next.get_or_insert(chunk.start());
+        let open = self.open.get_or_insert_default();
         if chunk.end() <= next {
-            self.count_duplicate(&chunk);
-            return;
+            open.count_duplicate(&chunk);
+        } else {
+            open.hold(chunk, now);
         }
+    }
+
+    /// The next chunk that can be given out; a hole once it is older than [`HOLE_PATIENCE`] or too much waits behind it.
+    pub(crate) fn pop(&mut self, now: Timestamp, max_bytes: usize) -> Option<Chunk> {
+        let next = self.next?;
+        let open = self.open.as_mut()?;
+        let chunk = match open.pop_held(next) {
+            Some(chunk) => chunk,
+            None => open.pop_hole(next, now, max_bytes, self.closed)?,
+        };
+        self.next = Some(chunk.end());
+        open.given_out(chunk.end());
+        Some(chunk)
+    }
+
+    /// Takes in that nothing comes any more: holes are gaps at once.
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+        if let Some(open) = &mut self.open
+            && let Some((_, end)) = open.announced.back()
+        {
+            open.proof = open.proof.max(*end);
+        }
+    }
+
+    /// Whether the reader is still to tell bytes that the sender left to it.
+    pub(crate) fn awaits_reader(&self) -> bool {
+        let last = self.open.as_ref().and_then(|open| open.announced.back());
+        last.is_some_and(|(_, end)| self.next.is_some_and(|next| *end > next))
+    }
+
+    /// Gives back room where everything has gone through. Returns how many bytes came twice since the last time.
+    pub(crate) fn rest(&mut self) -> u64 {
+        let open = self
+            .open
+            .take_if(|open| open.announced.is_empty() && open.is_through(self.next));
+        open.map_or(0, |open| open.duplicate)
+    }
+
+    /// Whether everything that is known to exist has been given out.
+    pub(crate) fn is_through(&self) -> bool {
+        self.open.as_ref().is_none_or(|open| open.is_through(self.next))
+    }
+
+    /// Bytes held behind a hole.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| open.held_bytes)
+    }
+
+    /// Bytes that came twice since the last rest.
+    #[cfg(any(test, feature = "fuzz"))]
+    pub(crate) fn duplicate(&self) -> u64 {
+        self.open.as_ref().map_or(0, |open| open.duplicate)
+    }
+
+    /// When the hole at the front becomes a gap; `None` while there is none, or while its reader is still to come to it.
+    pub(crate) fn patience_ends(&self) -> Option<Timestamp> {
+        self.open.as_ref()?.patience_ends(self.next)
+    }
+
+    /// Position of the next byte to give out.
+    pub(crate) fn next(&self) -> Option<u64> {
+        self.next
+    }
+}
+
+impl Open {
+    fn hold(&mut self, chunk: Chunk, now: Timestamp) {
         if let Chunk::Bytes { bytes, .. } = &chunk {
             self.held_bytes += bytes.len();
         }
@@ -172,36 +252,45 @@ impl Assembler {
         }
     }
 
-    /// The next chunk that can be given out; a hole once it is older than [`HOLE_PATIENCE`] or too much waits behind it.
-    pub(crate) fn pop(&mut self, now: Timestamp, max_bytes: usize) -> Option<Chunk> {
-        let next = self.next?;
+    /// What is held of the bytes from `next` on.
+    fn pop_held(&mut self, next: u64) -> Option<Chunk> {
         while let Some((_, chunk)) = self.held.pop_front_if(|(_, first)| first.start() <= next) {
             if let Chunk::Bytes { bytes, .. } = &chunk {
                 self.held_bytes -= bytes.len();
             }
-            if chunk.end() <= next {
-                self.count_duplicate(&chunk);
-                continue;
+            if chunk.end() > next {
+                return Some(trim(chunk, next, &mut self.duplicate));
             }
-            let chunk = trim(chunk, next, &mut self.duplicate);
-            return Some(self.give(chunk));
+            self.count_duplicate(&chunk);
         }
+        None
+    }
+
+    /// The hole at `next`, where there is one and the wait is over.
+    fn pop_hole(&self, next: u64, now: Timestamp, max_bytes: usize, closed: bool) -> Option<Chunk> {
         let target = self.held.front().map_or(self.proof, |(_, first)| first.start());
         if target <= next {
             return None;
         }
         let waits_for_reader = self.is_announced(next) && self.proven.is_none();
-        let patient = waits_for_reader || self.patience_ends().is_some_and(|end| now < end);
-        if patient && !self.closed && self.held_bytes <= max_bytes && self.held.len() <= MAX_HELD_PIECES {
+        let patient = waits_for_reader || self.patience_ends(Some(next)).is_some_and(|end| now < end);
+        if patient && !closed && self.held_bytes <= max_bytes && self.held.len() <= MAX_HELD_PIECES {
             return None;
         }
         let (end, kind) = self.explain(next, target);
-        let gap = Chunk::Gap {
+        Some(Chunk::Gap {
             start: next,
             length: end - next,
             kind,
-        };
-        Some(self.give(gap))
+        })
+    }
+
+    /// Everything up to `next` has been given out.
+    fn given_out(&mut self, next: u64) {
+        if self.proof <= next {
+            self.proven = None;
+        }
+        while self.announced.pop_front_if(|(_, end)| *end <= next).is_some() {}
     }
 
     /// Where the first part begins and ends, from `next` on, that the reader is to tell.
@@ -223,62 +312,19 @@ impl Assembler {
         }
     }
 
-    fn give(&mut self, chunk: Chunk) -> Chunk {
-        let next = chunk.end();
-        self.next = Some(next);
-        if self.proof <= next {
-            self.proven = None;
-        }
-        while self.announced.pop_front_if(|(_, end)| *end <= next).is_some() {}
-        chunk
+    fn is_through(&self, next: Option<u64>) -> bool {
+        self.held.is_empty() && next.is_none_or(|next| self.proof <= next)
     }
 
-    /// Takes in that nothing comes any more: holes are gaps at once.
-    pub(crate) fn close(&mut self) {
-        self.closed = true;
-        if let Some((_, end)) = self.announced.back() {
-            self.proof = self.proof.max(*end);
-        }
-    }
-
-    /// Whether the reader is still to tell bytes that the sender left to it.
-    pub(crate) fn awaits_reader(&self) -> bool {
-        self.announced
-            .back()
-            .is_some_and(|(_, end)| self.next.is_some_and(|next| *end > next))
-    }
-
-    /// Gives back the room of what has gone through.
-    pub(crate) fn rest(&mut self) {
-        self.held.shrink_to_fit();
-        self.announced.shrink_to_fit();
-    }
-
-    /// Whether everything that is known to exist has been given out.
-    pub(crate) fn is_through(&self) -> bool {
-        self.held.is_empty() && self.next.is_none_or(|next| self.proof <= next)
-    }
-
-    /// Bytes held behind a hole.
-    pub(crate) const fn held_bytes(&self) -> usize {
-        self.held_bytes
-    }
-
-    /// When the hole at the front becomes a gap; `None` while there is none, or while its reader is still to come to it.
-    pub(crate) fn patience_ends(&self) -> Option<Timestamp> {
+    fn patience_ends(&self, next: Option<u64>) -> Option<Timestamp> {
         let held = self.held.front().map(|(since, _)| *since);
         held.or(self.proven)?;
-        let since = if self.next.is_some_and(|next| self.is_announced(next)) {
+        let since = if next.is_some_and(|next| self.is_announced(next)) {
             self.proven
         } else {
             held.or(self.proven)
         };
         since.map(|since| since.plus(HOLE_PATIENCE))
-    }
-
-    /// Position of the next byte to give out.
-    pub(crate) fn next(&self) -> Option<u64> {
-        self.next
     }
 }
 

@@ -108,7 +108,7 @@ impl Pipeline {
             cut,
             inferred: false,
         };
-        self.end(slot, &ended, body.as_ref().ok());
+        self.end(slot, &ended, body.as_deref().ok());
     }
 
     /// The rule that a result breaks; it is told.
@@ -266,17 +266,13 @@ impl Pipeline {
 /// The body of an answer: a result, or the code of an error.
 #[derive(Debug)]
 pub(crate) struct Answered {
-    pub(crate) body: Result<Reply, Failure>,
+    pub(crate) body: Result<Box<Reply>, Failure>,
     pub(crate) length: u64,
     pub(crate) cut: bool,
 }
 
 /// What kind of answer a message is, if any: its id and its body.
-#[expect(
-    clippy::result_large_err,
-    reason = "the rest of the message is handed on, not an error"
-)]
-pub(crate) fn as_answer(kind: Kind) -> Result<(Option<RpcId>, Result<Reply, Failure>), Kind> {
+pub(crate) fn as_answer(kind: Kind) -> Result<(Option<RpcId>, Result<Box<Reply>, Failure>), Kind> {
     match kind {
         Kind::Result(id, reply) => Ok((Some(id), Ok(reply))),
         Kind::Error(id, failure) => Ok((id, Err(failure))),

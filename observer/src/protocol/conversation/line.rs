@@ -48,9 +48,15 @@ pub(crate) struct LineTalk {
     pub(crate) sender: Option<Side>,
     /// The flow that goes the other way, where that is another object.
     pub(crate) partner: Option<FlowId>,
+    waiting: Option<Box<Waiting>>,
+}
+
+/// What waits on a flow of lines: for evidence, or for an answer.
+#[derive(Debug, Default)]
+struct Waiting {
     held: Vec<Held>,
     /// Bytes of `held`.
-    pub(crate) held_bytes: usize,
+    held_bytes: usize,
     /// Bytes that were no JSON-RPC message.
     prose: u64,
     /// Ids of the server's requests on this flow.
@@ -60,12 +66,27 @@ pub(crate) struct LineTalk {
 impl LineTalk {
     /// Whether so many messages are held that it is time to look again for where they belong.
     pub(crate) fn is_time_to_look(&self) -> bool {
-        (self.held.len() + 1).is_power_of_two()
+        let held = self.waiting.as_ref().map_or(0, |waiting| waiting.held.len());
+        (held + 1).is_power_of_two()
+    }
+
+    /// Bytes of messages that wait for evidence.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.waiting.as_ref().map_or(0, |waiting| waiting.held_bytes)
+    }
+
+    /// Gives back room where nothing waits; what was no message counts until there is evidence.
+    pub(crate) fn rest(&mut self) {
+        let waits = |waiting: &Waiting| !waiting.held.is_empty() || !waiting.asked.is_empty();
+        if self.evident {
+            self.waiting = self.waiting.take().filter(|waiting| waits(waiting));
+        }
     }
 
     /// Notes when a held message was read.
     pub(crate) fn read_seen(&mut self, mark: &Mark) {
-        for held in self.held.iter_mut().filter(|held| mark.completes(held.seen.end)) {
+        let held = self.waiting.iter_mut().flat_map(|waiting| &mut waiting.held);
+        for held in held.filter(|held| mark.completes(held.seen.end)) {
             held.seen.read.get_or_insert(mark.returned);
             held.seen.reader.get_or_insert(mark.pid);
         }
@@ -151,8 +172,7 @@ impl Pipeline {
         flow.line.evident = true;
         flow.framer.settle();
         let alone = flow.framer.is_event_stream();
-        let held = std::mem::take(&mut flow.line.held);
-        flow.line.held_bytes = 0;
+        let held = flow.line.waiting.take().map(|waiting| waiting.held).unwrap_or_default();
         self.tell_verdict(flow_id.link, Verdict::Mcp);
         for Held { parsed, seen } in held {
             self.line_evident(flow_id, parsed, seen);
@@ -280,21 +300,23 @@ impl Pipeline {
 
     fn remember_asked(&mut self, flow_id: FlowId, id: RpcId) {
         if let Some(flow) = self.streams.flow_mut(flow_id) {
-            if flow.line.asked.len() == MAX_ASKED {
-                flow.line.asked.pop_front();
+            let asked = &mut flow.line.waiting.get_or_insert_default().asked;
+            if asked.len() == MAX_ASKED {
+                asked.pop_front();
             }
-            flow.line.asked.push_back(id);
+            asked.push_back(id);
         }
     }
 
     /// Whether an answer on `flow` is a client's answer to its server.
     pub(super) fn was_asked(&mut self, flow_id: FlowId, id: &RpcId) -> bool {
-        let Some(flow) = self.counterpart(flow_id).and_then(|other| self.streams.flow_mut(other)) else {
+        let flow = self.counterpart(flow_id).and_then(|other| self.streams.flow_mut(other));
+        let Some(waiting) = flow.and_then(|flow| flow.line.waiting.as_mut()) else {
             return false;
         };
-        let before = flow.line.asked.len();
-        flow.line.asked.retain(|asked| asked != id);
-        flow.line.asked.len() < before
+        let before = waiting.asked.len();
+        waiting.asked.retain(|asked| asked != id);
+        waiting.asked.len() < before
     }
 
     /// Keeps a message of a flow that may turn out to be MCP.
@@ -302,7 +324,7 @@ impl Pipeline {
         let Some(flow) = self.streams.flow_mut(flow_id) else {
             return;
         };
-        let talk = &mut flow.line;
+        let talk = flow.line.waiting.get_or_insert_default();
         let bytes = usize::try_from(length).unwrap_or(usize::MAX);
         if talk.held.len() < MAX_HELD && talk.held_bytes.saturating_add(bytes) <= MAX_HELD_BYTES {
             talk.held_bytes += bytes;
@@ -327,8 +349,9 @@ impl Pipeline {
             let parties = self.parties(flow_id, sender);
             return self.malformed(parties, sender, reason);
         }
-        flow.line.prose += bytes;
-        if flow.line.prose > MAX_PROSE && flow.line.held.is_empty() {
+        let waiting = flow.line.waiting.get_or_insert_default();
+        waiting.prose += bytes;
+        if waiting.prose > MAX_PROSE && waiting.held.is_empty() {
             self.not_mcp(flow_id);
         }
     }
@@ -338,11 +361,12 @@ impl Pipeline {
         let Some(link) = self.streams.link_mut(flow_id.link) else {
             return;
         };
-        link.flows[flow_id.side].reframe(Framer::Ignore);
-        if link.http.is_none() && !link.mcp {
-            for flow in &mut link.flows {
+        if link.http.is_some() || link.mcp {
+            if let Some(flow) = link.flow_mut(flow_id.side) {
                 flow.reframe(Framer::Ignore);
             }
+        } else {
+            link.ignore();
             self.tell_verdict(flow_id.link, Verdict::NotMcp);
         }
     }

@@ -70,7 +70,7 @@ pub(crate) struct Context {
 pub(crate) struct Asked {
     pub(crate) id: RpcId,
     pub(crate) method: Method,
-    pub(crate) params: Params,
+    pub(crate) params: Box<Params>,
     pub(crate) length: u64,
     pub(crate) cut: bool,
 }

@@ -72,7 +72,7 @@ impl Pipeline {
     }
 
     /// What an answer tells of a task: its begin, its state, or its end.
-    pub(crate) fn follow_task(&mut self, slot: Slot, body: &Result<Reply, Failure>) {
+    pub(crate) fn follow_task(&mut self, slot: Slot, body: &Result<Box<Reply>, Failure>) {
         let Some(pending) = self.matcher.get(slot) else {
             return;
         };

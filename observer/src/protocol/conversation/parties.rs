@@ -113,7 +113,7 @@ impl Pipeline {
     /// The flow that goes the other way in the same conversation of lines or on the same connection.
     pub(crate) fn counterpart(&self, flow: FlowId) -> Option<FlowId> {
         let link = self.streams.link(flow.link)?;
-        let partner = link.flows[flow.side].line.partner;
+        let partner = link.flow(flow.side).and_then(|flow| flow.line.partner);
         partner.or_else(|| (link.source != Some(Source::Pipe)).then(|| flow.reverse()))
     }
 
@@ -123,7 +123,7 @@ impl Pipeline {
             // What is not told to be a socket may be a pipe, whose readers are on this node.
             matches!(link.source, Some(Source::Pipe) | None)
                 || link.ends[1 - flow.side].key.is_some()
-                || !link.flows[flow.side].readers.is_empty()
+                || link.flow(flow.side).is_some_and(|flow| !flow.readers.is_empty())
         })
     }
 }

@@ -23,6 +23,12 @@ pub(crate) struct Tally {
     pub(crate) broken: Option<MalformedReason>,
 }
 
+impl Tally {
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.used == 0 && self.lost == 0 && self.too_long == 0 && self.broken.is_none()
+    }
+}
+
 /// The content of one message.
 #[derive(Debug, Default)]
 pub(crate) struct Content {

@@ -5,7 +5,8 @@ use memchr::memchr;
 use observer_common::drops::DropReason;
 
 use super::body::Collector;
-use super::{Frame, FrameKind, Step};
+use super::{Frame, FrameKind, Step, Suspicion};
+use crate::protocol::jsonrpc::Payload;
 use crate::protocol::reassembly::{Chunk, GapKind};
 
 /// What a message begins with in an event stream that was joined in the middle, as every SDK writes it.
@@ -51,6 +52,19 @@ enum State {
 }
 
 impl LineFramer {
+    pub(super) fn new(suspicion: Suspicion) -> Self {
+        Self {
+            settled: suspicion == Suspicion::Settled,
+            ..Self::default()
+        }
+    }
+
+    /// Whether it holds nothing and has nothing to tell: as good as new.
+    pub(super) fn is_between(&self) -> bool {
+        let nothing = self.held_bytes() == 0 && self.lost + self.too_long + self.used == 0;
+        nothing && self.state == State::Start && !self.guessed && !self.events && !self.ended
+    }
+
     pub(crate) fn feed(&mut self, chunk: Chunk) {
         match chunk {
             Chunk::Bytes { start, bytes, fresh } => {
@@ -91,6 +105,9 @@ impl LineFramer {
                 self.push(rest, max_bytes);
                 break;
             };
+            if newline + 1 == self.input.len() && newline <= max_bytes && self.begins_json() {
+                return self.whole_line(newline);
+            }
             let line = self.input.split_to(newline);
             self.input.advance(1);
             self.at += newline as u64 + 1;
@@ -105,6 +122,24 @@ impl LineFramer {
             return self.end_line().unwrap_or(Step::NeedMore);
         }
         self.report().unwrap_or(Step::NeedMore)
+    }
+
+    /// Whether the input is the begin of a message, and nothing is to be said of it.
+    fn begins_json(&self) -> bool {
+        self.state == State::Start && !self.guessed && matches!(self.input.first(), Some(b'{' | b'['))
+    }
+
+    /// All of the input is one message, as most often: it is handed on as it is, with its newline.
+    fn whole_line(&mut self, length: usize) -> Step {
+        let payload = Payload {
+            bytes: std::mem::take(&mut self.input),
+            length: length as u64,
+            ..Payload::default()
+        };
+        self.at += length as u64 + 1;
+        self.used += length as u64 + 1;
+        let start = std::mem::replace(&mut self.start, self.at);
+        Step::Frame(Frame::of(start..self.at, FrameKind::Line(payload)))
     }
 
     /// Takes a part of a line in.
@@ -251,7 +286,7 @@ mod tests {
                 Step::Frame(Frame { start, end, kind, .. }) => out.push(match kind {
                     FrameKind::Line(payload) => format!(
                         "{start}..{end}={}{}",
-                        String::from_utf8_lossy(&payload.bytes),
+                        String::from_utf8_lossy(payload.text()),
                         if payload.cut {
                             format!("…{}", String::from_utf8_lossy(&payload.tail))
                         } else {

@@ -129,8 +129,10 @@ pub(crate) struct SseEvent {
 /// The framing of one direction of a stream.
 #[derive(Debug)]
 pub(crate) enum Framer {
+    /// Between messages, of which nothing is held.
+    Between(Next),
     /// Lines; until the first JSON-RPC message it watches for HTTP and for noise.
-    Line(LineFramer, Suspicion),
+    Line(Box<LineFramer>, Suspicion),
     /// HTTP/1.1.
     Http(Box<HttpFramer>),
     /// HTTP/2.
@@ -141,8 +143,19 @@ pub(crate) enum Framer {
 
 impl Default for Framer {
     fn default() -> Self {
-        Self::Line(LineFramer::default(), Suspicion::Open(Noise::default()))
+        Self::Between(Next::Line(Suspicion::Open(Noise::default())))
     }
+}
+
+/// What follows between messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// A line.
+    Line(Suspicion),
+    /// A request of HTTP/1.1.
+    Request,
+    /// A response of HTTP/1.1.
+    Response,
 }
 
 /// Whether a stream of lines may still turn out to be something else.
@@ -181,6 +194,13 @@ impl Framer {
 
     /// Takes in the next chunk; call [`Self::step`] until it wants more.
     pub(crate) fn feed(&mut self, chunk: Chunk) {
+        if let Self::Between(next) = self {
+            *self = match next {
+                Next::Line(suspicion) => Self::Line(Box::new(LineFramer::new(*suspicion)), *suspicion),
+                Next::Request => Self::Http(Box::new(HttpFramer::after(Side::Client))),
+                Next::Response => Self::Http(Box::new(HttpFramer::after(Side::Server))),
+            };
+        }
         if let Chunk::Bytes { start, bytes, fresh } = &chunk {
             self.recognise(*start, bytes, *fresh);
         }
@@ -188,7 +208,7 @@ impl Framer {
             Self::Line(line, _) => line.feed(chunk),
             Self::Http(http) => http.feed(chunk),
             Self::Http2(http) => http.feed(chunk),
-            Self::Ignore => {}
+            Self::Between(_) | Self::Ignore => {}
         }
     }
 
@@ -209,7 +229,7 @@ impl Framer {
             Self::Http2(http) if fresh && http.is_lost() && http1::begins_message(bytes) => {
                 *self = Self::Http(Box::new(HttpFramer::new(at)));
             }
-            Self::Line(..) | Self::Http(_) | Self::Http2(_) | Self::Ignore => {}
+            Self::Between(_) | Self::Line(..) | Self::Http(_) | Self::Http2(_) | Self::Ignore => {}
         }
     }
 
@@ -236,7 +256,7 @@ impl Framer {
                 step
             }
             Self::Http2(http) => http.step(max_bytes),
-            Self::Ignore => Step::NeedMore,
+            Self::Between(_) | Self::Ignore => Step::NeedMore,
         }
     }
 
@@ -245,7 +265,7 @@ impl Framer {
         match self {
             Self::Http(http) => http.at_response().then_some(0),
             Self::Http2(http) => http.next_response(),
-            Self::Line(..) | Self::Ignore => None,
+            Self::Between(_) | Self::Line(..) | Self::Ignore => None,
         }
     }
 
@@ -254,7 +274,7 @@ impl Framer {
         match self {
             Self::Http(http) => http.skip_body(),
             Self::Http2(http) => http.skip_body(stream),
-            Self::Line(..) | Self::Ignore => {}
+            Self::Between(_) | Self::Line(..) | Self::Ignore => {}
         }
     }
 
@@ -263,17 +283,26 @@ impl Framer {
         match self {
             Self::Http(http) => http.expect_no_body(),
             Self::Http2(http) => http.skip_body(stream),
-            Self::Line(..) | Self::Ignore => {}
+            Self::Between(_) | Self::Line(..) | Self::Ignore => {}
         }
     }
 
     /// Takes in that this carries JSON-RPC. After an event stream joined in the middle another HTTP message may come.
     pub(crate) fn settle(&mut self) {
-        if let Self::Line(line, suspicion) = self
-            && line.settle()
-        {
-            *suspicion = Suspicion::Settled;
+        match self {
+            Self::Line(line, suspicion) => {
+                if line.settle() {
+                    *suspicion = Suspicion::Settled;
+                }
+            }
+            Self::Between(Next::Line(suspicion)) => *suspicion = Suspicion::Settled,
+            Self::Between(_) | Self::Http(_) | Self::Http2(_) | Self::Ignore => {}
         }
+    }
+
+    /// Whether nothing but lines was seen.
+    pub(crate) const fn is_lines(&self) -> bool {
+        matches!(self, Self::Line(..) | Self::Between(Next::Line(_)))
     }
 
     /// Whether lines are those of an event stream, among other things.
@@ -281,7 +310,7 @@ impl Framer {
         match self {
             Self::Line(line, _) => line.is_event_stream(),
             Self::Http2(_) => true,
-            Self::Http(_) | Self::Ignore => false,
+            Self::Between(_) | Self::Http(_) | Self::Ignore => false,
         }
     }
 
@@ -291,7 +320,7 @@ impl Framer {
             Self::Line(line, _) => line.finish(),
             Self::Http(http) => http.finish(),
             Self::Http2(http) => http.finish(),
-            Self::Ignore => {}
+            Self::Between(_) | Self::Ignore => {}
         }
     }
 
@@ -301,7 +330,7 @@ impl Framer {
             Self::Line(line, _) => line.message_start(),
             Self::Http(http) => http.message_start(),
             Self::Http2(http) => http.message_start(),
-            Self::Ignore => u64::MAX,
+            Self::Between(_) | Self::Ignore => u64::MAX,
         }
     }
 
@@ -311,16 +340,21 @@ impl Framer {
             Self::Line(line, _) => line.take_used(),
             Self::Http(http) => http.take_used(),
             Self::Http2(http) => http.take_used(),
-            Self::Ignore => 0,
+            Self::Between(_) | Self::Ignore => 0,
         }
     }
 
     /// Gives back room where no message is begun.
     pub(crate) fn rest(&mut self) {
         match self {
-            Self::Http(http) => http.rest(),
+            Self::Line(line, suspicion) if line.is_between() => *self = Self::Between(Next::Line(*suspicion)),
+            Self::Http(http) => {
+                if let Some(next) = http.next_message() {
+                    *self = Self::Between(next);
+                }
+            }
             Self::Http2(http) => http.rest(),
-            Self::Line(..) | Self::Ignore => {}
+            Self::Between(_) | Self::Line(..) | Self::Ignore => {}
         }
     }
 
@@ -330,7 +364,7 @@ impl Framer {
             Self::Line(line, _) => line.held_bytes(),
             Self::Http(http) => http.room(),
             Self::Http2(http) => http.room(),
-            Self::Ignore => 0,
+            Self::Between(_) | Self::Ignore => 0,
         }
     }
 
@@ -340,7 +374,7 @@ impl Framer {
             Self::Line(line, _) => line.held_bytes(),
             Self::Http(http) => http.held_bytes(),
             Self::Http2(http) => http.held_bytes(),
-            Self::Ignore => 0,
+            Self::Between(_) | Self::Ignore => 0,
         }
     }
 }

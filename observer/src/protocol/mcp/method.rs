@@ -52,10 +52,10 @@ pub(crate) enum Method {
 
 impl Method {
     /// Reads a name; one that is longer than [`MAX_NAME`] is cut.
-    pub(crate) fn from_name(name: &str) -> Self {
-        match TABLE.binary_search_by(|spec| spec.name.cmp(name)) {
+    pub(crate) fn from_name(name: &[u8]) -> Self {
+        match TABLE.binary_search_by(|spec| spec.name.as_bytes().cmp(name)) {
             Ok(index) => Self::Known(&TABLE[index]),
-            Err(_) => Self::Other(cut(name, MAX_NAME).into()),
+            Err(_) => Self::Other(cut(&String::from_utf8_lossy(name), MAX_NAME).into()),
         }
     }
 
@@ -181,13 +181,18 @@ mod tests {
     #[test]
     fn every_row_is_found() {
         for spec in TABLE {
-            assert_eq!(Method::from_name(spec.name), Method::Known(spec), "{}", spec.name);
+            assert_eq!(
+                Method::from_name(spec.name.as_bytes()),
+                Method::Known(spec),
+                "{}",
+                spec.name
+            );
         }
     }
 
     #[test]
     fn names_are_cut_at_characters() {
         assert_eq!(cut("aé", 2), "a");
-        assert_eq!(Method::from_name("textDocument/hover").spec(), None);
+        assert_eq!(Method::from_name(b"textDocument/hover").spec(), None);
     }
 }

@@ -70,12 +70,14 @@ impl Streams {
         link.as_deref_mut().filter(|_| *birth == id.birth)
     }
 
+    /// The flow, where something is known of it.
     pub(crate) fn flow(&self, id: FlowId) -> Option<&Flow> {
-        self.link(id.link).map(|link| &link.flows[id.side])
+        self.link(id.link)?.flow(id.side)
     }
 
+    /// The flow, made where there is none; `None` where the link is gone or nothing of it is wanted.
     pub(crate) fn flow_mut(&mut self, id: FlowId) -> Option<&mut Flow> {
-        self.link_mut(id.link).map(|link| &mut link.flows[id.side])
+        self.link_mut(id.link)?.flow_mut(id.side)
     }
 
     pub(crate) fn find(&self, key: StreamKey) -> Option<(LinkId, usize)> {
@@ -132,10 +134,7 @@ impl Streams {
             self.name_end(id, 1 - end, peer);
             return (id, None);
         };
-        let seen = |id| {
-            self.link(id)
-                .is_some_and(|link| link.flows.iter().any(|flow| flow.assembler.next().is_some()))
-        };
+        let seen = |id| self.link(id).is_some_and(Link::has_spoken);
         let (kept, kept_end, gone, gone_end) = if seen(other) {
             (other, other_end, id, end)
         } else {
@@ -153,8 +152,7 @@ impl Streams {
             self.name_end(kept, 1 - kept_end, key);
         }
         for pid in half
-            .flows
-            .iter()
+            .flows()
             .flat_map(|flow| flow.writers.everyone().chain(flow.readers.everyone()))
         {
             self.remember(pid, kept);
@@ -197,11 +195,7 @@ impl Streams {
         let Some(flow) = self.flow_mut(id) else {
             return;
         };
-        let crew = match at {
-            At::Writer => &mut flow.writers,
-            At::Reader => &mut flow.readers,
-        };
-        if crew.act(pid) {
+        if flow.crew_mut(at).act(pid) {
             self.remember(pid, id.link);
         }
     }
@@ -212,10 +206,12 @@ impl Streams {
         let Some(link) = self.link_mut(id) else {
             return;
         };
-        let new = match (link.source, direction) {
-            (Some(Source::Pipe), Direction::Sent) => link.flows[0].writers.hold(pid),
-            (Some(Source::Pipe), Direction::Received) => link.flows[0].readers.hold(pid),
-            _ => link.flows[end].writers.hold(pid) | link.flows[1 - end].readers.hold(pid),
+        let pipe = link.source == Some(Source::Pipe);
+        let mut note = |side, at| link.flow_mut(side).is_some_and(|flow| flow.crew_mut(at).hold(pid));
+        let new = match (pipe, direction) {
+            (true, Direction::Sent) => note(0, At::Writer),
+            (true, Direction::Received) => note(0, At::Reader),
+            (false, _) => note(end, At::Writer) | note(1 - end, At::Reader),
         };
         if new {
             self.remember(pid, id);
@@ -246,11 +242,9 @@ impl Streams {
     pub(crate) fn forget_process(&mut self, pid: Pid) -> Vec<LinkId> {
         let links = self.processes.remove(&pid).unwrap_or_default();
         for link in &links {
-            for side in 0..2 {
-                if let Some(flow) = self.flow_mut(FlowId { link: *link, side }) {
-                    flow.writers.leave(pid);
-                    flow.readers.leave(pid);
-                }
+            for flow in self.link_mut(*link).into_iter().flat_map(Link::flows_mut) {
+                flow.writers.leave(pid);
+                flow.readers.leave(pid);
             }
         }
         links

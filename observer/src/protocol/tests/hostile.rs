@@ -48,8 +48,8 @@ fn verdict(source: Source, bytes: &[u8]) -> (Option<Verdict>, usize, String) {
 }
 
 fn held(scene: &Scene) -> usize {
-    let flows = scene.pipeline.streams.iter().flat_map(|(_, link)| &link.flows);
-    flows.map(crate::protocol::stream::Flow::held_bytes).sum()
+    let links = scene.pipeline.streams.iter().map(|(_, link)| link);
+    links.map(crate::protocol::stream::Link::held_bytes).sum()
 }
 
 #[test]

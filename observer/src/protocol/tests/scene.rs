@@ -200,7 +200,7 @@ impl Scene {
     /// given == used + lost + held, for every flow.
     fn audit(&self) {
         for (_, link) in self.pipeline.streams.iter() {
-            for flow in &link.flows {
+            for flow in link.flows() {
                 assert!(flow.is_balanced(), "{flow:?}");
             }
         }

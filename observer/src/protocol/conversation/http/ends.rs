@@ -50,10 +50,10 @@ impl Pipeline {
             return;
         };
         link.http = None;
-        for flow in &mut link.flows {
+        for flow in link.flows_mut() {
             let rest = match &mut flow.framer {
                 Framer::Http(framer) => Some(framer.take_rest()),
-                Framer::Line(..) | Framer::Http2(_) | Framer::Ignore => None,
+                Framer::Between(_) | Framer::Line(..) | Framer::Http2(_) | Framer::Ignore => None,
             };
             flow.reframe(Framer::default());
             if let Some((start, bytes)) = rest.filter(|(_, bytes)| !bytes.is_empty()) {

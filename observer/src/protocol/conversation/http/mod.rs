@@ -149,7 +149,7 @@ impl Pipeline {
         let Some(link) = self.streams.link_mut(flow_id.link) else {
             return;
         };
-        let framer = &mut link.flows[flow_id.side].framer;
+        let framer = &mut link.flows[flow_id.side].get_or_insert_default().framer;
         let talk = link
             .http
             .get_or_insert_with(|| Box::new(HttpTalk::new(flow_id.reverse())));

@@ -194,6 +194,6 @@ impl Pipeline {
     /// Whether a hole in either direction may have put requests and responses out of step.
     fn is_torn(&self, flow_id: FlowId) -> bool {
         let link = self.streams.link(flow_id.link);
-        link.is_none_or(|link| link.flows.iter().any(|flow| flow.last_gap.is_some()))
+        link.is_none_or(|link| link.flows().any(|flow| flow.last_gap.is_some()))
     }
 }

@@ -18,8 +18,9 @@ impl Pipeline {
             return;
         };
         link.http.get_or_insert_with(|| Box::new(HttpTalk::new(flow_id)));
-        let answers = &mut link.flows[1 - flow_id.side];
-        if matches!(answers.framer, Framer::Line(..)) {
+        if let Some(answers) = link.flow_mut(1 - flow_id.side)
+            && answers.framer.is_lines()
+        {
             let at = answers.assembler.next().unwrap_or(0);
             answers.reframe(Framer::http2(at, Side::Server));
         }
@@ -54,8 +55,9 @@ impl Pipeline {
             (exchange.stream, exchange.asked) = (1, true);
             talk.opened(1);
         }
-        let flow = &mut link.flows[flow_id.side];
-        if let Framer::Http(http) = &mut flow.framer {
+        if let Some(flow) = link.flow_mut(flow_id.side)
+            && let Framer::Http(http) = &mut flow.framer
+        {
             let (start, bytes) = http.take_rest();
             flow.reframe(Framer::http2(start, Side::Server));
             let fresh = true;
@@ -72,10 +74,7 @@ impl Pipeline {
             // One of several things that it carries.
             return;
         }
-        link.http = None;
-        for flow in &mut link.flows {
-            flow.reframe(Framer::Ignore);
-        }
+        link.ignore();
         self.tell_verdict(link_id, Verdict::NotMcp);
     }
 
@@ -84,7 +83,9 @@ impl Pipeline {
         let Some(link) = self.streams.link_mut(flow_id.link) else {
             return;
         };
-        if let Framer::Http2(http) = &mut link.flows[1 - flow_id.side].framer {
+        if let Some(flow) = link.flow_mut(1 - flow_id.side)
+            && let Framer::Http2(http) = &mut flow.framer
+        {
             http.close(stream);
         }
         let Some(talk) = link.http.as_deref_mut() else {

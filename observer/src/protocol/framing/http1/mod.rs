@@ -12,8 +12,8 @@ use observer_common::drops::DropReason;
 
 use super::content::{Content, Tally};
 use super::head::Media;
-use super::{Ending, Frame, FrameKind, Step};
-use crate::protocol::observation::MalformedReason;
+use super::{Ending, Frame, FrameKind, Next, Step};
+use crate::protocol::observation::{MalformedReason, Side};
 use crate::protocol::reassembly::Chunk;
 
 mod chunked;
@@ -87,14 +87,25 @@ impl HttpFramer {
         }
     }
 
-    /// Gives back room where no message is begun.
-    pub(super) fn rest(&mut self) {
-        if self.input.is_empty() {
-            self.input = Bytes::new();
+    /// A framer for what `sender` writes after its messages so far.
+    pub(super) fn after(sender: Side) -> Self {
+        Self {
+            heads: 1,
+            is_response: sender == Side::Server,
+            ..Self::new(0)
         }
-        if self.partial.is_empty() {
-            self.partial = BytesMut::new();
-        }
+    }
+
+    /// What follows, where it holds nothing and has nothing to tell.
+    pub(super) fn next_message(&self) -> Option<Next> {
+        let nothing = self.held_bytes() == 0 && self.tally.is_empty();
+        let between = self.state == State::Head && self.heads > 0 && !self.guessed && !self.ended && !self.rejected;
+        let next = if self.is_response {
+            Next::Response
+        } else {
+            Next::Request
+        };
+        (nothing && between).then_some(next)
     }
 
     pub(crate) fn feed(&mut self, chunk: Chunk) {
