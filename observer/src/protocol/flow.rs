@@ -1,7 +1,7 @@
 //! From a record to frames: places its bytes in their flow, cuts messages, hands them to their conversation.
 
 use super::Pipeline;
-use super::event::{Data, DropReason, Missing, Timestamp, Verdict};
+use super::event::{Data, DropReason, Missing, Source, Timestamp, Verdict};
 use super::framing::{Framer, Step};
 use super::marks::Mark;
 use super::observation::Output;
@@ -25,6 +25,30 @@ impl Pipeline {
         }
         let (flow_id, at) = self.streams.locate(&data);
         self.streams.act(flow_id, at, data.pid);
+        match self.streams.link(flow_id.link).and_then(|link| link.source) {
+            Some(Source::Tls) => {
+                for data in self.plain_text(data) {
+                    self.read_on(data);
+                }
+                return;
+            }
+            Some(Source::Tcp | Source::Unix) => {
+                let end = if at == At::Writer { flow_id.side } else { 1 - flow_id.side };
+                self.cipher_text((flow_id.link, end), &data);
+            }
+            Some(Source::Pipe) | None => {}
+        }
+        self.bytes(flow_id, at, data);
+    }
+
+    /// Works through bytes that have waited.
+    pub(crate) fn read_on(&mut self, data: Data) {
+        let (flow_id, at) = self.streams.locate(&data);
+        self.bytes(flow_id, at, data);
+    }
+
+    /// Places bytes in their flow and works them through.
+    fn bytes(&mut self, flow_id: FlowId, at: At, data: Data) {
         let (now, muted) = (self.now, data.missing == Missing::Muted);
         let Some(link) = self.streams.link_mut(flow_id.link) else {
             return;
@@ -251,6 +275,11 @@ impl Pipeline {
 
     /// Tells the kernel side, at both ends, unless it goes by that already.
     pub(crate) fn tell_verdict(&mut self, link_id: LinkId, verdict: Verdict) {
+        let verdict = if verdict == Verdict::NotMcp && self.may_carry_tls(link_id) {
+            Verdict::HeadsOnly
+        } else {
+            verdict
+        };
         let Some(link) = self.streams.link_mut(link_id) else {
             return;
         };
@@ -278,6 +307,7 @@ impl Pipeline {
         self.wake();
         self.give_up_early();
         self.settle_tasks();
+        self.settle_sessions();
         let silent = self.sessions.silent(self.now);
         self.tell_sessions(silent);
         while let Some((due, slot)) = self.matcher.pop_due(self.now) {

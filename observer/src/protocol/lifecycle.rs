@@ -54,6 +54,7 @@ impl Pipeline {
     }
 
     pub(crate) fn closed(&mut self, closed: &Closed) {
+        self.forget_session(closed.key);
         let Some((id, end)) = self.streams.find(closed.key) else {
             return;
         };
@@ -179,6 +180,7 @@ impl Pipeline {
 
     fn remove_link(&mut self, id: LinkId) {
         self.peers.forget(&PeerKey::Link(id));
+        self.forget_socket(id);
         self.streams.remove(id);
     }
 
@@ -195,6 +197,7 @@ impl Pipeline {
                 self.doom_where(Doom::ClientGone, time, |pending| {
                     pending.parties.client.pid == Some(pid)
                 });
+                self.end_sessions(pid, time);
                 self.observe_process(pid, Observation::PeerExit { pid, code, time });
             }
         }

@@ -20,6 +20,7 @@ mod queue;
 mod reassembly;
 mod recent;
 mod stream;
+mod underlay;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use observation::{Outcome, Output, Parties};
 use queue::Queue;
 use recent::Recent;
 use stream::{LinkId, Streams};
+use underlay::Underlay;
 
 /// Bounds of the pipeline.
 #[derive(Clone, Debug)]
@@ -108,6 +110,7 @@ pub struct Pipeline {
     /// The latest time worked through: event time never goes back.
     now: Timestamp,
     streams: Streams,
+    underlay: Underlay,
     matcher: Matcher,
     peers: Peers,
     /// Calls that ended without an answer, for the answer that comes late.
@@ -153,6 +156,7 @@ impl Pipeline {
             queue: Queue::default(),
             now: Timestamp(0),
             streams: Streams::default(),
+            underlay: Underlay::default(),
             matcher: Matcher::default(),
             peers: Peers::default(),
             given_up: Recent::new(MAX_REMEMBERED),
@@ -209,6 +213,7 @@ impl Pipeline {
             self.queue.next_due(),
             self.matcher.next_due(),
             self.tasks.next_due(),
+            self.sessions_due(),
             restless,
         ]
         .into_iter()

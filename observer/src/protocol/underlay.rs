@@ -1,0 +1,368 @@
+//! What lies under TLS: which socket carries a session, so that its ends are known and both ends of one connection are one call.
+//!
+//! A library may move ciphertext by itself or leave that to its program, and tells neither. What tells is the neighbourhood: plain
+//! text and ciphertext of one connection are moved by the same thread, one right after the other, and their lengths go together.
+//!
+//! ```text
+//! thread:  SSL_write 310 ── send 332 ──►      plain text first when sending: 310 bytes, and a record around them
+//!          recv 1045 ── SSL_read 1023 ──►     ciphertext first when receiving
+//!          SSL_write ( send ) ──►             or one within the other: certain at once
+//! ```
+//!
+//! Of a connection whose two ends are both seen as plain text the client's end is read and the server's adds who. What a server
+//! reads waits a moment to learn which it is: alone it is a call, else the other view of one.
+
+use super::Pipeline;
+use super::event::{Closed, Data, Direction, Opened, Pid, Source, StreamKey, Timestamp, Verdict};
+use super::recent::Recent;
+use super::stream::LinkId;
+
+/// Sessions, sockets and threads remembered; each takes some 100 bytes.
+const MAX_REMEMBERED: usize = 16_384;
+
+/// Calls that move ciphertext on one connection that are looked at.
+const MAX_LOOKS: u32 = 64;
+
+/// Neighbourhoods of a session with one socket that prove that it carries the session.
+const PROOF: u8 = 2;
+
+/// Nanoseconds that what a server reads waits for the proof.
+const MAX_WAIT: u64 = 300_000_000;
+
+/// Bytes that wait of one session, and sessions of which any do.
+const MAX_WAITING_BYTES: usize = 256 << 10;
+const MAX_WAITING: usize = 1024;
+
+/// Bytes of plain text in one record, and what a record may have around them (RFC 8446 section 5.2, RFC 5246 section 6.2).
+const RECORD: u64 = 16 << 10;
+const LEAST_AROUND: u64 = 17;
+const MOST_AROUND: u64 = 64;
+
+/// An end of a socket's stream.
+type Place = (LinkId, usize);
+
+/// What is known of sessions and the sockets under them.
+#[derive(Debug)]
+pub(crate) struct Underlay {
+    sessions: Recent<StreamKey, Session>,
+    sockets: Recent<LinkId, Socket>,
+    threads: Recent<u32, Thread>,
+    /// Sessions of which something waits, the oldest first.
+    waiting: Vec<(Timestamp, StreamKey)>,
+}
+
+/// A TLS session, as one process has it.
+#[derive(Debug)]
+struct Session {
+    pid: Pid,
+    role: Role,
+    /// It has sent before it received.
+    client: bool,
+    socket: Option<Place>,
+    candidate: Option<(Place, u8)>,
+    held: Vec<Data>,
+}
+
+/// What becomes of a session's plain text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// It waits: it may be the other view of a connection that is read at its client's end.
+    Unknown,
+    /// It is read.
+    Told,
+    /// The other end of the connection tells it.
+    Shadow,
+}
+
+/// A socket that moves ciphertext.
+#[derive(Debug, Default)]
+struct Socket {
+    looks: u32,
+    sessions: [Option<StreamKey>; 2],
+}
+
+/// What a thread has just done.
+#[derive(Debug, Default)]
+struct Thread {
+    sent: Option<Sent>,
+    /// End, bytes, when it returned.
+    received: Option<(Place, u64, Timestamp)>,
+}
+
+/// Plain text on its way out.
+#[derive(Debug)]
+struct Sent {
+    session: StreamKey,
+    bytes: u64,
+    calls: u64,
+    entered: Timestamp,
+    returned: Timestamp,
+}
+
+impl Default for Underlay {
+    fn default() -> Self {
+        Self {
+            sessions: Recent::new(MAX_REMEMBERED),
+            sockets: Recent::new(MAX_REMEMBERED),
+            threads: Recent::new(MAX_REMEMBERED),
+            waiting: Vec::new(),
+        }
+    }
+}
+
+impl Underlay {
+    /// Whether a call on a socket is to be looked at.
+    fn concerns(&self, link: LinkId, data: &Data) -> bool {
+        is_record(&data.bytes) || (!self.sockets.is_empty() && self.sockets.contains(&link))
+    }
+
+    /// Takes in that plain text was moved; returns the socket that this proves.
+    fn plain(&mut self, data: &Data) -> Option<Place> {
+        let session = self.sessions.entry(data.key, || {
+            let client = data.direction == Direction::Sent;
+            Session {
+                pid: data.pid,
+                role: if client { Role::Told } else { Role::Unknown },
+                client,
+                socket: None,
+                candidate: None,
+                held: Vec::new(),
+            }
+        });
+        if session.socket.is_some() {
+            return None;
+        }
+        let thread = self.threads.entry(data.tid, Thread::default);
+        let bytes = u64::from(data.span);
+        let entered = data.entered.unwrap_or(data.returned);
+        if data.direction == Direction::Sent {
+            match &mut thread.sent {
+                Some(sent) if sent.session == data.key => {
+                    sent.bytes += bytes;
+                    sent.calls += 1;
+                    sent.returned = data.returned;
+                }
+                sent => {
+                    *sent = Some(Sent {
+                        session: data.key,
+                        bytes,
+                        calls: 1,
+                        entered,
+                        returned: data.returned,
+                    });
+                }
+            }
+            return None;
+        }
+        let (place, received, returned) = thread.received.take()?;
+        if entered <= returned && returned <= data.returned {
+            return session.prove(place, PROOF);
+        }
+        go_together(bytes, 1, received).then(|| session.prove(place, 1)).flatten()
+    }
+
+    /// Takes in that ciphertext was moved at an end of a socket; returns the session that this proves to be the one above.
+    fn cipher(&mut self, place: Place, data: &Data) -> Option<StreamKey> {
+        let bytes = u64::from(data.span);
+        let thread = self.threads.entry(data.tid, Thread::default);
+        if data.direction == Direction::Received {
+            thread.received = Some((place, bytes, data.returned));
+            return None;
+        }
+        let sent = thread.sent.take()?;
+        let entered = data.entered.unwrap_or(data.returned);
+        let within = sent.entered <= entered && data.returned <= sent.returned;
+        let proof = if within {
+            PROOF
+        } else {
+            u8::from(go_together(sent.bytes, sent.calls, bytes))
+        };
+        let session = self.sessions.get_mut(&sent.session)?;
+        if session.socket.is_some() || proof == 0 {
+            return None;
+        }
+        session.prove(place, proof).map(|_| sent.session)
+    }
+
+    /// Keeps what a session has read until it is known whose it is; gives it back where too much waits.
+    fn hold(&mut self, data: Data, now: Timestamp) -> Vec<Data> {
+        let key = data.key;
+        let Some(session) = self.sessions.get_mut(&key) else {
+            return vec![data];
+        };
+        if session.held.is_empty() {
+            self.waiting.push((now, key));
+        }
+        session.held.push(data);
+        let bytes: usize = session.held.iter().map(|data| data.bytes.len()).sum();
+        if bytes > MAX_WAITING_BYTES || self.waiting.len() > MAX_WAITING {
+            return self.release(key);
+        }
+        Vec::new()
+    }
+
+    /// A session is its own call: what it has read comes out.
+    fn release(&mut self, key: StreamKey) -> Vec<Data> {
+        self.waiting.retain(|(_, other)| *other != key);
+        let Some(session) = self.sessions.get_mut(&key) else {
+            return Vec::new();
+        };
+        session.role = Role::Told;
+        std::mem::take(&mut session.held)
+    }
+
+    fn role(&self, key: StreamKey) -> Role {
+        self.sessions.get(&key).map_or(Role::Told, |session| session.role)
+    }
+}
+
+impl Session {
+    /// Takes in a neighbourhood; returns the socket once it is proved.
+    fn prove(&mut self, place: Place, proof: u8) -> Option<Place> {
+        let before = self.candidate.filter(|(other, _)| *other == place).map_or(0, |(_, proof)| proof);
+        self.candidate = Some((place, before + proof));
+        (before + proof >= PROOF).then_some(place)
+    }
+}
+
+impl Pipeline {
+    /// Looks at a call on a socket that may move the ciphertext of a session.
+    pub(crate) fn cipher_text(&mut self, place: Place, data: &Data) {
+        if !self.underlay.concerns(place.0, data) {
+            return;
+        }
+        let socket = self.underlay.sockets.entry(place.0, Socket::default);
+        socket.looks += 1;
+        if socket.looks > MAX_LOOKS {
+            self.tell_verdict(place.0, Verdict::NotMcp);
+        } else if let Some(session) = self.underlay.cipher(place, data) {
+            self.bind(session, place);
+        }
+    }
+
+    /// Whether what is under TLS, perhaps, is still to be looked at when it is found to be no MCP itself.
+    pub(crate) fn may_carry_tls(&self, link: LinkId) -> bool {
+        let socket = self.underlay.sockets.get(&link);
+        socket.is_some_and(|socket| socket.looks <= MAX_LOOKS && socket.sessions.contains(&None))
+    }
+
+    /// Takes plain text; returns what of it is to be worked through now.
+    pub(crate) fn plain_text(&mut self, data: Data) -> Vec<Data> {
+        if let Some(place) = self.underlay.plain(&data) {
+            self.bind(data.key, place);
+        }
+        match self.underlay.role(data.key) {
+            Role::Told => vec![data],
+            Role::Shadow => Vec::new(),
+            Role::Unknown => self.underlay.hold(data, self.now),
+        }
+    }
+
+    /// It is known which end of a socket carries a session.
+    fn bind(&mut self, key: StreamKey, (link, end): Place) {
+        let socket = self.underlay.sockets.entry(link, Socket::default);
+        socket.sessions[end] = Some(key);
+        let other = socket.sessions[1 - end];
+        let Some(session) = self.underlay.sessions.get_mut(&key) else {
+            return;
+        };
+        session.socket = Some((link, end));
+        let client = session.client;
+        let Some(below) = self.streams.link(link) else { return };
+        let ends = below.ends.clone();
+        let other_in_sight = ends[1 - end].key.is_some();
+        let opened = |key, end: usize, peer| Opened {
+            key,
+            source: Source::Tls,
+            peer,
+            inode: 0,
+            local: ends[end].address,
+            remote: ends[1 - end].address,
+            netns: ends[end].netns,
+            pid: Pid(0),
+            time: Timestamp(0),
+        };
+        let Some(other) = other else {
+            self.opened(&opened(key, end, None));
+            if !client && !other_in_sight {
+                self.work_off(key);
+            }
+            return;
+        };
+        let (shadow, shadow_end, told) = if client { (other, 1 - end, key) } else { (key, end, other) };
+        if let Some(session) = self.underlay.sessions.get_mut(&shadow) {
+            session.role = Role::Shadow;
+            session.held.clear();
+        }
+        self.underlay.waiting.retain(|(_, other)| *other != shadow);
+        self.work_off(told);
+        self.opened(&opened(shadow, shadow_end, Some(told)));
+        self.tell_verdict(link, Verdict::NotMcp);
+    }
+
+    fn work_off(&mut self, key: StreamKey) {
+        for data in self.underlay.release(key) {
+            self.read_on(data);
+        }
+    }
+
+    /// What has waited long enough for its socket is read without it.
+    pub(crate) fn settle_sessions(&mut self) {
+        while let Some((since, key)) = self.underlay.waiting.first().copied()
+            && self.now.since(since) >= MAX_WAIT
+        {
+            self.work_off(key);
+        }
+    }
+
+    /// When [`Self::settle_sessions`] is wanted next.
+    pub(crate) fn sessions_due(&self) -> Option<Timestamp> {
+        self.underlay.waiting.first().map(|(since, _)| since.plus(MAX_WAIT))
+    }
+
+    /// A process has ended, and its sessions with it: no library tells.
+    pub(crate) fn end_sessions(&mut self, pid: Pid, time: Timestamp) {
+        let links = self.streams.of_process(pid).to_vec();
+        let keys: Vec<StreamKey> = links
+            .into_iter()
+            .filter_map(|link| self.streams.link(link))
+            .filter(|link| link.source == Some(Source::Tls))
+            .flat_map(|link| link.ends.iter().filter_map(|end| end.key))
+            .filter(|key| self.underlay.sessions.get(key).is_some_and(|session| session.pid == pid))
+            .collect();
+        for key in keys {
+            self.closed(&Closed {
+                key,
+                direction: Direction::Sent,
+                readers_left: false,
+                writers_left: false,
+                pid,
+                time,
+            });
+        }
+    }
+
+    /// A session is over.
+    pub(crate) fn forget_session(&mut self, key: StreamKey) {
+        if self.underlay.sessions.contains(&key) {
+            self.work_off(key);
+            self.underlay.sessions.remove(&key);
+        }
+    }
+
+    /// A socket is over.
+    pub(crate) fn forget_socket(&mut self, link: LinkId) {
+        self.underlay.sockets.remove(&link);
+    }
+}
+
+/// Whether bytes begin a record of TLS 1.0 to 1.3 (RFC 8446 section 5.1): change cipher spec, alert, handshake or application data.
+fn is_record(bytes: &[u8]) -> bool {
+    matches!(bytes, [20..=23, 3, 0..=4, ..])
+}
+
+/// Whether so much ciphertext may hold just so much plain text of so many calls.
+const fn go_together(plain: u64, calls: u64, cipher: u64) -> bool {
+    let records = calls + plain / RECORD;
+    cipher >= plain + LEAST_AROUND && cipher <= plain + records * MOST_AROUND
+}
