@@ -6,9 +6,12 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use observer::capture::recording::{Entry, Reader};
-use observer::protocol::event::Timestamp;
-use observer::protocol::observation::{Call, Catalog, Observation, Output, Party, SessionChange, Side};
+use observer::protocol::event::{Event, Timestamp};
+use observer::protocol::observation::{Call, Catalog, Observation, Output, Party, SessionChange, Side, Transport};
 use observer::protocol::{Limits, Pipeline};
+
+/// What a connection of HTTP/2 begins with.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 #[test]
 fn golden_captures() {
@@ -17,15 +20,65 @@ fn golden_captures() {
     settings.set_omit_expression(true);
     for capture in captures() {
         let name = capture.file_stem().expect("it ends in .rec").to_string_lossy();
-        let told = replay(&capture);
+        let told = replay(&capture).text;
         settings.bind(|| insta::assert_snapshot!(name.as_ref(), told));
     }
 }
 
+/// The revisions of MCP, which are the rows of the table.
+const REVISIONS: [&str; 5] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"];
+
+/// The transports, which are its columns.
+const TRANSPORTS: [Transport; 3] = [Transport::Stdio, Transport::HttpSse, Transport::StreamableHttp];
+
+/// Calls of a capture that must be of the revision and on the transport that the table says.
+const ENOUGH: usize = 8;
+
+/// The table of the captures' document names a capture for each revision on each transport, and each is what it is said to be.
+#[test]
+fn every_revision_on_every_transport() {
+    let document = std::fs::read_to_string(folder().join("README.md")).expect("the captures have a document");
+    for revision in REVISIONS {
+        let row = document
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("| {revision} |")))
+            .unwrap_or_else(|| panic!("{revision} has no row"));
+        let cells: Vec<&str> = row.trim_end_matches('|').split('|').collect();
+        assert_eq!(cells.len(), TRANSPORTS.len(), "{row}");
+        for (cell, transport) in cells.iter().zip(TRANSPORTS) {
+            covers(cell.trim().trim_matches('`'), revision, transport, false);
+        }
+    }
+    // HTTP/2 in both eras.
+    for (revision, peers) in [
+        ("2025-11-25", "rmcp-3.11-to-py-2.3"),
+        ("2026-07-28", "py-2.3-to-rmcp-3.11"),
+    ] {
+        let name = format!("{revision}-http2-{peers}");
+        assert!(document.contains(&format!("`{name}`")), "{name} is not in the document");
+        covers(&name, revision, Transport::StreamableHttp, true);
+    }
+}
+
+fn covers(name: &str, revision: &str, transport: Transport, http2: bool) {
+    let told = replay(&folder().join(format!("{name}.rec")));
+    let fitting = told.spoken.iter().filter(|(of, on)| of == revision && *on == transport);
+    let count = fitting.count();
+    assert!(
+        count >= ENOUGH,
+        "{name}: {count} calls are of {revision} over {transport:?}: {:?}",
+        told.spoken
+    );
+    assert_eq!(told.http2, http2, "{name}");
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/captures")
+}
+
 /// Every capture, in order of name.
 fn captures() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/captures");
-    let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
+    let mut found: Vec<PathBuf> = std::fs::read_dir(folder())
         .expect("the captures are part of the source")
         .map(|entry| entry.expect("the folder can be read").path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "rec"))
@@ -35,7 +88,7 @@ fn captures() -> Vec<PathBuf> {
 }
 
 /// What the pipeline says of a capture.
-fn replay(path: &Path) -> String {
+fn replay(path: &Path) -> Told {
     let mut pipeline = Pipeline::new(Limits::default());
     let mut told = Told::default();
     let mut last = Timestamp(0);
@@ -43,6 +96,7 @@ fn replay(path: &Path) -> String {
         match entry.expect("a capture is whole") {
             Entry::Event(event) => {
                 last = last.max(event.time());
+                told.http2 |= matches!(&event, Event::Data(data) if data.bytes.starts_with(PREFACE));
                 pipeline.handle_event(event);
             }
             Entry::Anchor(..) => {}
@@ -59,7 +113,7 @@ fn replay(path: &Path) -> String {
     told.take(&mut pipeline);
     assert_eq!(told.begun, told.over, "every begin has its end: {}", path.display());
     assert_eq!(pipeline.census().pending, 0, "nothing is left: {}", path.display());
-    told.text
+    told
 }
 
 /// What came out so far.
@@ -68,6 +122,10 @@ struct Told {
     text: String,
     begun: Vec<u64>,
     over: Vec<u64>,
+    /// The revision and the transport of each call.
+    spoken: Vec<(String, Transport)>,
+    /// Whether a connection began HTTP/2.
+    http2: bool,
 }
 
 impl Told {
@@ -75,7 +133,11 @@ impl Told {
         while let Some(output) = pipeline.poll_output() {
             match &output {
                 Output::Observation(Observation::CallBegan(began)) => self.begun.push(began.number),
-                Output::Observation(Observation::Call(call)) => self.over.push(call.number),
+                Output::Observation(Observation::Call(call)) => {
+                    self.over.push(call.number);
+                    let revision = call.protocol_version.as_deref().unwrap_or("none").to_owned();
+                    self.spoken.push((revision, call.parties.transport));
+                }
                 _ => {}
             }
             if let Some(line) = line(&output) {

@@ -6,6 +6,8 @@
 set -eu
 
 [ $# -eq 1 ] || { echo "usage: setup.sh DEST" >&2; exit 2; }
+# Package=program, in the versions of the Debian that runs.
+programs="curl=curl nghttp2-client=nghttp nghttp2-client=h2load nginx=nginx"
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"
 dest=$(cd "$1" && pwd)
@@ -80,6 +82,45 @@ make_rmcp() {
     cp "$dest-build/rmcp/release/rmcp-client" "$dest-build/rmcp/release/rmcp-server" "$dest/rmcp/"
 }
 
+# Programs of Debian that speak HTTP/2. Those that the machine has are linked; the others are unpacked here with what they need,
+# so that nothing is installed.
+make_programs() {
+    rm -rf "$dest/debian" "$dest/bin"
+    mkdir -p "$dest/debian" "$dest/bin"
+    missing=
+    for pair in $programs; do
+        find_program "${pair#*=}" >/dev/null || missing="$missing ${pair%=*}"
+    done
+    if [ -n "$missing" ]; then
+        unpack $missing || { apt-get -qq update && unpack $missing; } ||
+            fail "Debian's packages$missing cannot be had: install them"
+    fi
+    for pair in $programs; do
+        program=${pair#*=}
+        if found=$(find_program "$program"); then
+            ln -s "$found" "$dest/bin/$program"
+            continue
+        fi
+        found=$(find "$dest/debian/usr/bin" "$dest/debian/usr/sbin" -name "$program" 2>/dev/null | head -n 1)
+        libraries=$(find "$dest/debian/usr/lib" "$dest/debian/lib" -name '*.so*' -printf '%h\n' 2>/dev/null | sort -u | tr '\n' ':')
+        printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' "$libraries" "$found" >"$dest/bin/$program"
+        chmod +x "$dest/bin/$program"
+    done
+}
+
+find_program() {
+    PATH=$PATH:/usr/sbin:/sbin command -v "$1"
+}
+
+# Unpacks packages and those of their dependencies that the machine does not have.
+unpack() {
+    names=$(apt-get install --print-uris -qq --no-install-recommends -o Debug::NoLocking=1 "$@" |
+        sed -n "s/^'[^']*' \([^_]*\)_\([^_]*\)_.*/\1=\2/p" | sed 's/%3a/:/g')
+    [ -n "$names" ] || return 1
+    (cd "$dest/debian" && apt-get -qq -o APT::Sandbox::User= download $names &&
+        for package in ./*.deb; do dpkg-deb -x "$package" . || exit 1; done && rm -f ./*.deb)
+}
+
 copy_scripts() {
     mkdir -p "$dest/python"
     cp "$here"/python/*.py "$dest/python/"
@@ -91,6 +132,7 @@ for version in 2.3.0 1.30.0; do
 done
 part node "$(digest "$here/node/package-lock.json")" make_node
 part rmcp "$(digest "$here/rmcp/Cargo.lock" "$here/rmcp/Cargo.toml" "$here"/rmcp/src/*.rs)" make_rmcp
+part programs "$(echo "$programs" | sha256sum | cut -d' ' -f1)" make_programs
 part scripts "$(digest "$here"/python/*.py "$here"/node/*.mjs "$dest/.made-node")" copy_scripts
 cat "$dest"/.made-* >"$dest/.complete"
 say "complete"

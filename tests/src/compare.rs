@@ -51,10 +51,14 @@ pub(crate) fn compare(truth: &Truth, records: &[Record], rules: &Rules) -> Findi
     let mut findings = Findings::default();
     for call in &truth.calls {
         let id = id_text(&call.id);
+        let half_seen = rules.since_ns.is_some_and(|ready| call.start_ns < ready);
         let found = left.iter().position(|record| {
-            record.mcp.method == call.method && record.mcp.request_id.as_deref().unwrap_or("null") == id
+            record.mcp.method == call.method
+                && record.mcp.request_id.as_deref().unwrap_or("null") == id
+                // An id may come again: what was not seen is not to be taken for what came after.
+                && !(half_seen && begins_after(call, record, rules))
         });
-        let may_be_missing = call.optional || rules.lossy || rules.since_ns.is_some_and(|ready| call.start_ns < ready);
+        let may_be_missing = call.optional || rules.lossy || half_seen;
         if found.is_some() || !may_be_missing {
             findings.counts.made += 1;
         }
@@ -151,6 +155,14 @@ fn end_differences(end: &End, record: &Record) -> Vec<String> {
     found
 }
 
+/// Whether a record is of a time when the client had its answer.
+fn begins_after(call: &Call, record: &Record, rules: &Rules) -> bool {
+    let Some((end, begin)) = call.end.as_ref().zip(record.begin_wall_ns().ok()) else {
+        return false;
+    };
+    begin.saturating_sub(rules.wall_lead_ns) > end.end_ns + CLOCK_SLACK_NS
+}
+
 fn time_differences(call: &Call, answered: Option<&End>, record: &Record, rules: &Rules) -> Vec<String> {
     let mut found = Vec::new();
     match record.begin_wall_ns() {
@@ -163,7 +175,7 @@ fn time_differences(call: &Call, answered: Option<&End>, record: &Record, rules:
                     (call.start_ns - begin) / 1000
                 ));
             }
-            if let Some(end) = answered.filter(|end| begin > end.end_ns + CLOCK_SLACK_NS) {
+            if let Some(end) = answered.filter(|_| begins_after(call, record, rules)) {
                 found.push(format!(
                     "begins {} µs after the client had its answer",
                     (begin - end.end_ns) / 1000

@@ -1,8 +1,9 @@
 //! End-to-end tests of mcp-observer: real MCP programs on a real kernel, and the observer's calls held against what those
 //! programs say they did.
 //!
-//! `e2e native` and `e2e vm` run the tests, `e2e bench` the benchmarks, `e2e self-check` runs the peers without an observer, and
-//! the hidden commands are the light peers that tests and benchmarks start by the hundred.
+//! `e2e native` and `e2e vm` run the tests, `e2e bench` the benchmarks, `e2e self-check` runs the peers without an observer,
+//! `e2e capture` records golden captures, and the hidden commands are the light peers that tests and benchmarks start by the
+//! hundred.
 
 #![allow(clippy::disallowed_methods, reason = "a test driver reads clocks")]
 
@@ -10,6 +11,7 @@ mod bench;
 mod cgroup;
 mod clock;
 mod compare;
+mod golden;
 mod lab;
 mod matrix;
 mod noise;
@@ -43,6 +45,8 @@ enum Command {
     SelfCheck(SelfCheckArgs),
     /// Measures what the observer costs others and itself.
     Bench(bench::BenchArgs),
+    /// Records the golden captures of `tests/captures` that are not there.
+    Capture(golden::CaptureArgs),
     /// Prints a matrix file as a table.
     Matrix {
         /// The file that `native` and `vm` append to.
@@ -120,6 +124,7 @@ fn main() -> ExitCode {
         Command::Native(args) => scenarios::run(args, lab::Place::Native),
         Command::Vm(args) => scenarios::run(args, lab::Place::Vm),
         Command::SelfCheck(args) => self_check::run(&args.peers, &args.only),
+        Command::Capture(args) => golden::make(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Matrix { file } => matrix::print(&file).map(|()| ExitCode::SUCCESS),
         Command::TinyServer(args) => tiny::serve(&args).map(|()| ExitCode::SUCCESS),

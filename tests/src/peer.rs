@@ -41,6 +41,8 @@ pub(crate) enum Transport {
     Stdio,
     Http,
     Sse,
+    /// Streamable HTTP over cleartext HTTP/2, with prior knowledge.
+    Http2,
 }
 
 impl Client {
@@ -86,7 +88,7 @@ impl Server {
         Self::Rmcp,
     ];
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Py23 => "py-2.3",
             Self::Py130 => "py-1.30",
@@ -110,13 +112,14 @@ impl Server {
 }
 
 impl Transport {
-    pub(crate) const ALL: [Self; 3] = [Self::Stdio, Self::Http, Self::Sse];
+    pub(crate) const ALL: [Self; 4] = [Self::Stdio, Self::Http, Self::Sse, Self::Http2];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Stdio => "stdio",
             Self::Http => "http",
             Self::Sse => "sse",
+            Self::Http2 => "http2",
         }
     }
 }
@@ -184,7 +187,8 @@ impl Pair {
                         .any(|pair| (pair.server, pair.transport) == (server, transport))
                 };
                 if !met(&pairs) {
-                    pairs.extend(on().rfind(|pair| pair.server == server && pair.client == Client::NodeSdk));
+                    let with = |client| on().find(|pair| pair.server == server && pair.client == client);
+                    pairs.extend(with(Client::NodeSdk).or_else(|| with(Client::Py23)));
                 }
             }
         }
@@ -196,11 +200,20 @@ impl Pair {
         format!("{} -> {}", self.client.name(), self.server.name())
     }
 
-    /// Servers of 2.x for Node and rmcp have no HTTP+SSE, nor has rmcp's client.
+    /// Servers of 2.x for Node and rmcp have no HTTP+SSE, nor has rmcp's client; the clients of Node have no HTTP/2 without TLS.
     fn has_transport(&self) -> bool {
-        let client = !matches!(self.client, Client::Rmcp | Client::RmcpLegacy);
-        let server = !matches!(self.server, Server::NodeV2 | Server::Rmcp);
-        self.transport != Transport::Sse || (client && server)
+        match self.transport {
+            Transport::Stdio | Transport::Http => true,
+            Transport::Sse => {
+                !matches!(self.client, Client::Rmcp | Client::RmcpLegacy)
+                    && !matches!(self.server, Server::NodeV2 | Server::Rmcp)
+            }
+            Transport::Http2 => {
+                use Client::{Py23, Py23Legacy, Rmcp, RmcpLegacy};
+                matches!(self.client, Py23 | Py23Legacy | Rmcp | RmcpLegacy)
+                    && matches!(self.server, Server::Py23 | Server::NodeV2 | Server::Rmcp)
+            }
+        }
     }
 }
 
@@ -229,12 +242,15 @@ pub(crate) struct Task<'a> {
     pub(crate) scenario: &'a str,
     pub(crate) calls: usize,
     pub(crate) truth: &'a Path,
+    /// The revision that the client offers, if it is not its newest.
+    pub(crate) protocol: Option<&'a str>,
     /// Where the server listens, if it is not the client that starts it.
     pub(crate) url: Option<&'a str>,
 }
 
 impl Peers<'_> {
-    fn path(&self, name: &str) -> String {
+    /// A file of the peers' folder.
+    pub(crate) fn path(&self, name: &str) -> String {
         self.dir.join(name).to_string_lossy().into_owned()
     }
 
@@ -258,7 +274,9 @@ impl Peers<'_> {
         };
         let arguments = match transport {
             Transport::Stdio => vec!["--transport".to_owned(), name],
-            Transport::Http | Transport::Sse => vec!["--transport".to_owned(), name, "--port".to_owned(), port],
+            Transport::Http | Transport::Sse | Transport::Http2 => {
+                vec!["--transport".to_owned(), name, "--port".to_owned(), port]
+            }
         };
         [program, arguments].concat()
     }
@@ -275,11 +293,7 @@ impl Peers<'_> {
             listening(fs::read_to_string(&program.log).ok()?).then_some(())
         })
         .with_context(|| format!("{} does not listen: {}", pair.server.name(), program.last_words()))?;
-        let path = if pair.transport == Transport::Http {
-            "mcp"
-        } else {
-            "sse"
-        };
+        let path = if pair.transport == Transport::Sse { "sse" } else { "mcp" };
         if let Some(status) = program.ended() {
             bail!("{} ended with {status}: {}", pair.server.name(), program.last_words());
         }
@@ -307,6 +321,9 @@ impl Peers<'_> {
         command.arg("--truth").arg(task.truth);
         if pair.server == Server::Everything {
             command.args(["--dialect", "everything"]);
+        }
+        if let Some(protocol) = task.protocol {
+            command.args(["--protocol", protocol]);
         }
         match task.url {
             Some(url) => command.args(["--url", url]),

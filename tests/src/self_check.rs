@@ -65,7 +65,9 @@ fn check(peers: &Path, pair: Pair, scenario: &str, folder: &Path) -> Result<Stri
     let _ = fs::remove_file(&truth);
     let server = match pair.transport {
         Transport::Stdio => None,
-        Transport::Http | Transport::Sse => Some(peers.listen(pair, folder.join("server.log"), LIMIT)?),
+        Transport::Http | Transport::Sse | Transport::Http2 => {
+            Some(peers.listen(pair, folder.join("server.log"), LIMIT)?)
+        }
     };
     let url = server.as_ref().map(|server| server.url.as_str());
     let task = Task {
@@ -73,6 +75,7 @@ fn check(peers: &Path, pair: Pair, scenario: &str, folder: &Path) -> Result<Stri
         scenario,
         calls: 20,
         truth: &truth,
+        protocol: None,
         url,
     };
     let mut client = peers.client(&task, folder.join("client.log"))?;

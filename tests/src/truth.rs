@@ -121,6 +121,25 @@ impl Truth {
         Ok(truth)
     }
 
+    /// Writes the account of a program that writes none of its own.
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        let mut lines = vec![json!({"event": "client", "pid": self.pid, "sdk": "none", "transport": "raw"})];
+        for (seq, call) in self.calls.iter().enumerate() {
+            lines.push(json!({
+                "event": "begin", "seq": seq, "method": call.method, "name": call.name, "id": call.id,
+                "start_ns": call.start_ns, "optional": call.optional,
+            }));
+            lines.extend(call.end.as_ref().map(|end| {
+                json!({
+                    "event": "end", "seq": seq, "outcome": end.outcome, "rpc_code": end.rpc_code,
+                    "http_status": end.http_status, "end_ns": end.end_ns,
+                })
+            }));
+        }
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        Ok(fs::write(path, text)?)
+    }
+
     /// Requests that were answered.
     pub(crate) fn answered(&self) -> usize {
         self.calls.iter().filter(|call| call.end.is_some()).count()

@@ -15,6 +15,7 @@ export function clientArguments() {
             url: { type: 'string' },
             calls: { type: 'string', default: '10' },
             mode: { type: 'string', default: 'auto' },
+            protocol: { type: 'string' },
             dialect: { type: 'string', default: 'peers' }
         }
     });

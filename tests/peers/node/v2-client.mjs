@@ -18,7 +18,9 @@ const [Transport, ...options] = {
 }[args.transport];
 truth.observe(Transport);
 
-const client = new Client({ name: 'node-v2-peer', version: '1.0.0' }, { versionNegotiation: { mode: args.mode } });
+// A revision that is asked for is the only one that it knows.
+const pinned = args.protocol && { supportedProtocolVersions: [args.protocol] };
+const client = new Client({ name: 'node-v2-peer', version: '1.0.0' }, { versionNegotiation: { mode: args.mode }, ...pinned });
 try {
     await client.connect(new Transport(...options));
     const version = client.getNegotiatedProtocolVersion() ?? '';

@@ -1,5 +1,6 @@
 // An MCP server on `@modelcontextprotocol/server` 2.x, of both eras: see ../README.md for its tools and command line.
 
+import { createServer } from 'node:http2';
 import { parseArgs } from 'node:util';
 import { serve } from '@hono/node-server';
 import { createMcpHandler, McpServer } from '@modelcontextprotocol/server';
@@ -21,5 +22,6 @@ if (args.transport === 'stdio') {
 } else {
     const handler = createMcpHandler(newServer, { maxRequestBodySize: 64 << 20 });
     const fetch = request => (new URL(request.url).pathname === '/mcp' ? handler.fetch(request) : new Response(null, { status: 404 }));
-    serve({ fetch, hostname: args.host, port: Number(args.port) }, () => console.error('ready'));
+    const protocol = args.transport === 'http2' && { createServer };
+    serve({ fetch, hostname: args.host, port: Number(args.port), ...protocol }, () => console.error('ready'));
 }

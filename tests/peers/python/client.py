@@ -11,7 +11,7 @@ from mcp import ClientSession, StdioServerParameters
 from mcp.client.sse import sse_client
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
-from mcp.shared._httpx_utils import create_mcp_http_client
+from mcp.shared._httpx_utils import MCP_DEFAULT_SSE_READ_TIMEOUT, MCP_DEFAULT_TIMEOUT, create_mcp_http_client
 
 import scenarios
 from truth import Receiving, Sending, Truth
@@ -22,7 +22,7 @@ MODERN = int(VERSION.split(".")[0]) >= 2
 
 def arguments():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--transport", choices=["stdio", "http", "sse"], required=True)
+    parser.add_argument("--transport", choices=["stdio", "http", "sse", "http2"], required=True)
     parser.add_argument("--truth", required=True)
     parser.add_argument("--scenario", required=True)
     parser.add_argument("--url")
@@ -38,7 +38,7 @@ async def transport(args, truth):
     """Opens the SDK's transport and yields its two streams, wrapped."""
 
     def http_client(**options):
-        client = create_mcp_http_client(**options)
+        client = http2_client() if args.transport == "http2" else create_mcp_http_client(**options)
         client.event_hooks = {"response": [truth.on_response]}
         return client
 
@@ -52,6 +52,15 @@ async def transport(args, truth):
         opened = streamable_http_client(args.url, http_client=http_client(), **limit)
     async with opened as streams:
         yield Receiving(streams[0], truth), Sending(streams[1], truth)
+
+
+def http2_client():
+    """What `create_mcp_http_client` makes, for cleartext HTTP/2 with prior knowledge."""
+    import httpx2
+
+    return httpx2.AsyncClient(
+        http1=False, http2=True, timeout=httpx2.Timeout(MCP_DEFAULT_TIMEOUT, read=MCP_DEFAULT_SSE_READ_TIMEOUT)
+    )
 
 
 class Legacy:

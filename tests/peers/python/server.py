@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import socket
 import sys
 from importlib.metadata import version
 
@@ -70,15 +71,31 @@ class Announcing(uvicorn.Server):
         print("ready", file=sys.stderr, flush=True)
 
 
+def serve_http2(app, host, port):
+    """Serves cleartext HTTP/2 (and what is upgraded to it) by hypercorn."""
+    from hypercorn.asyncio import serve
+    from hypercorn.config import Config
+
+    listener = socket.create_server((host, port))
+    config = Config()
+    config.bind = [f"fd://{listener.fileno()}"]
+    config.errorlog = None
+    print("ready", file=sys.stderr, flush=True)
+    anyio.run(serve, app, config)
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--transport", choices=["stdio", "http", "sse"], required=True)
+    parser.add_argument("--transport", choices=["stdio", "http", "sse", "http2"], required=True)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     args = parser.parse_args()
     logging.disable(logging.INFO)
     if args.transport == "stdio":
         server.run("stdio")
+        return
+    if args.transport == "http2":
+        serve_http2(server.streamable_http_app(), args.host, args.port)
         return
     app = server.streamable_http_app() if args.transport == "http" else server.sse_app()
     Announcing(uvicorn.Config(app, host=args.host, port=args.port, log_level="error")).run()

@@ -90,7 +90,12 @@ fn server_killed(stage: &Stage, transport: Transport) -> Result<()> {
     for running in &mut all {
         match &mut running.server {
             Some(server) => server.kill()?,
-            None => kill_children(stage, running.client.pid()),
+            None => {
+                for server in stage.children(running.client.pid()) {
+                    // SAFETY: a signal to a child of a process that this test started.
+                    unsafe { libc::kill(server, libc::SIGKILL) };
+                }
+            }
         }
     }
     // Clients may wait for the server to come back; what they say is settled before they are killed.
@@ -102,18 +107,6 @@ fn server_killed(stage: &Stage, transport: Transport) -> Result<()> {
     };
     let accounts: Vec<Account> = all.iter().map(|running| running.account(rules)).collect();
     stage.settle(observer, &accounts)
-}
-
-/// Kills the stdio servers that a client started. Not every kernel lists a process's children.
-fn kill_children(stage: &Stage, client: u32) {
-    for pid in stage.cgroup.processes() {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
-        if parent.is_some_and(|parent| parent.trim() == client.to_string()) {
-            // SAFETY: a signal to a child of a process that this test started.
-            unsafe { libc::kill(pid, libc::SIGKILL) };
-        }
-    }
 }
 
 fn server_crashes(stage: &Stage) -> Result<()> {

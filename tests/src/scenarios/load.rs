@@ -61,7 +61,7 @@ fn equal_ids(stage: &Stage, port: Option<&str>) -> Result<()> {
     stage.settle(observer, &accounts)
 }
 
-fn together(stage: &Stage, scenario: &str, calls: usize, pairs: &[Pair], limit: Duration) -> Result<()> {
+pub(super) fn together(stage: &Stage, scenario: &str, calls: usize, pairs: &[Pair], limit: Duration) -> Result<()> {
     let observer = stage.observe(&[])?;
     let mut all = pairs
         .iter()
@@ -90,11 +90,15 @@ fn parallel(stage: &Stage) -> Result<()> {
 }
 
 fn large(stage: &Stage) -> Result<()> {
-    // One at a time, so that what is lost is lost to size and not to a crowd.
+    large_results(stage, &selves(&[Transport::Stdio, Transport::Http]))
+}
+
+/// One pair at a time, so that what is lost is lost to size and not to a crowd.
+pub(super) fn large_results(stage: &Stage, pairs: &[Pair]) -> Result<()> {
     let observer = stage.observe(&[])?;
     let mut accounts = Vec::new();
-    for pair in selves(&[Transport::Stdio, Transport::Http]) {
-        let mut running = stage.start(pair, "large", 0)?;
+    for pair in pairs {
+        let mut running = stage.start(*pair, "large", 0)?;
         running.client.finish(stage.lab.limit(60))?;
         accounts.push(running.account(Rules::default()));
     }

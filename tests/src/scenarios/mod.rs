@@ -2,6 +2,7 @@
 
 mod addresses;
 mod bad_input;
+mod http2;
 mod lives;
 mod load;
 mod overflow;
@@ -40,6 +41,7 @@ pub(crate) fn run(args: RunArgs, place: Place) -> Result<ExitCode> {
         lives::TESTS,
         overflow::TESTS,
         bad_input::TESTS,
+        http2::tests(place),
         addresses::TESTS,
         segments::TESTS,
         refusals::TESTS,
@@ -110,6 +112,16 @@ impl Stage {
         }
     }
 
+    /// Processes on this stage that a process of it started. Not every kernel lists a process's children.
+    fn children(&self, parent: u32) -> Vec<i32> {
+        let is_child = |pid: &i32| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let of = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+            of.is_some_and(|of| of.trim() == parent.to_string())
+        };
+        self.cgroup.processes().into_iter().filter(is_child).collect()
+    }
+
     /// Starts one of this program's own light peers.
     pub(crate) fn tiny(&self, words: &[&str]) -> Result<Program> {
         self.tiny_behind(&[], words)
@@ -149,6 +161,7 @@ impl Stage {
             scenario,
             calls,
             truth: &truth,
+            protocol: None,
             url,
         };
         let client = self.peers().client(&task, self.lab.file("client.log"))?;

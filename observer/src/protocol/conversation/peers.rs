@@ -64,13 +64,15 @@ impl Pipeline {
             pending.parties.server.implementation.clone_from(&reply.server);
         }
         let (parties, conversation) = (pending.parties.clone(), pending.conversation.clone());
+        let named = pending.version.clone();
         self.listed(slot, reply);
         let known = self.peers.entry(conversation);
         let grown =
             (version.is_some() && known.version != version) || (reply.server.is_some() && known.server != reply.server);
         known.version = version.or(known.version.take());
         known.server = reply.server.clone().or(known.server.take());
-        let protocol_version = known.version.clone();
+        // Where no handshake agrees on a revision, each request names its own.
+        let protocol_version = known.version.clone().or(named);
         if reply.server.is_some() {
             for key in server_keys(&parties) {
                 self.peers.entry(key).server.clone_from(&reply.server);

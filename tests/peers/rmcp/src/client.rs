@@ -7,13 +7,14 @@ use anyhow::Context;
 use clap::Parser;
 use rmcp::model::{ClientConfig, ProtocolVersion};
 use rmcp::service::RunningService;
+use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 use rmcp::transport::{StreamableHttpClientTransport, TokioChildProcess, Transport};
 use rmcp::{ClientLifecycleMode, ClientServiceExt, RoleClient};
 use truth::{Observed, Truth};
 
 #[derive(Parser)]
 pub struct Arguments {
-    #[arg(long, value_parser = ["stdio", "http"])]
+    #[arg(long, value_parser = ["stdio", "http", "http2"])]
     transport: String,
     #[arg(long)]
     truth: String,
@@ -25,6 +26,9 @@ pub struct Arguments {
     calls: u64,
     #[arg(long, default_value = "auto", value_parser = ["auto", "legacy"])]
     mode: String,
+    /// The revision that `initialize` offers.
+    #[arg(long)]
+    protocol: Option<String>,
     #[arg(long, default_value = "peers", value_parser = ["peers", "everything"])]
     dialect: String,
     #[arg(last = true)]
@@ -49,7 +53,14 @@ async fn run(args: &Arguments, truth: &Truth) -> anyhow::Result<()> {
         command.args(rest);
         connect(args, TokioChildProcess::new(command)?, truth).await?
     } else {
-        connect(args, StreamableHttpClientTransport::from_uri(args.url.clone()), truth).await?
+        let transport = if args.transport == "http2" {
+            let http = reqwest::Client::builder().http2_prior_knowledge().build()?;
+            let config = StreamableHttpClientTransportConfig::with_uri(args.url.clone());
+            StreamableHttpClientTransport::with_client(http, config)
+        } else {
+            StreamableHttpClientTransport::from_uri(args.url.clone())
+        };
+        connect(args, transport, truth).await?
     };
     scenario::run(args, &client).await;
     client.cancel().await?;
@@ -69,5 +80,9 @@ where
         }
     };
     let transport = Observed { inner, truth: truth.clone() };
-    Ok(ClientConfig::default().serve_with_lifecycle(transport, lifecycle).await?)
+    let mut config = ClientConfig::default();
+    if let Some(protocol) = &args.protocol {
+        config = config.with_protocol_version(serde_json::from_value(protocol.as_str().into())?);
+    }
+    Ok(config.serve_with_lifecycle(transport, lifecycle).await?)
 }

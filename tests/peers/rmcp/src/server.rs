@@ -19,7 +19,7 @@ use serde::Deserialize;
 
 #[derive(Parser)]
 struct Arguments {
-    #[arg(long, value_parser = ["stdio", "http"])]
+    #[arg(long, value_parser = ["stdio", "http", "http2"])]
     transport: String,
     #[arg(long, default_value = "127.0.0.1")]
     host: String,
@@ -146,6 +146,7 @@ async fn main() -> anyhow::Result<()> {
         StreamableHttpService::new(|| Ok(Peer), Default::default(), config);
     let listener = tokio::net::TcpListener::bind((args.host.as_str(), args.port)).await?;
     eprintln!("ready");
+    // What a connection begins with says whether it is HTTP/2.
     axum::serve(listener, axum::Router::new().nest_service("/mcp", service)).await?;
     Ok(())
 }

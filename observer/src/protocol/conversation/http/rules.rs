@@ -13,11 +13,15 @@ use crate::protocol::observation::{MalformedReason, Parties, SessionEnd, Side, T
 use crate::protocol::stream::{FlowId, LinkId};
 
 impl Pipeline {
-    /// Header fields that say otherwise than the body of a request (2026-07-28, transports).
+    /// Header fields that say otherwise than the body of a request (2026-07-28, transports). HTTP+SSE, which SDKs carry that
+    /// revision on too, is none of its transports and has no such fields.
     pub(super) fn check_mirror(&mut self, link: LinkId, number: u64, kind: &Kind, parties: &Parties) {
         let (Kind::Request(_, method, params) | Kind::Notification(method, params)) = kind else {
             return;
         };
+        if parties.transport == Transport::HttpSse {
+            return;
+        }
         let Some(exchange) = self.talk(link).and_then(|talk| talk.exchange(number)) else {
             return;
         };

@@ -1,5 +1,6 @@
 //! Content of HTTP/2 messages (RFC 9113, section 6.1): pieces of many at once, handed out one message at a time.
 
+use super::message::Message;
 use super::{Ending, Frame, FrameKind, Http2Framer, State};
 
 impl Http2Framer {
@@ -40,6 +41,7 @@ impl Http2Framer {
                 message.take_in(at, piece, max_bytes.saturating_sub(others), &mut self.tally);
                 self.room = others + message.content.room();
                 self.current = Some((stream, None));
+                self.look_for_end(stream);
             }
             _ => self.tally.used += length as u64,
         }
@@ -57,6 +59,25 @@ impl Http2Framer {
             last: true,
             ..
         } = self.state
+        {
+            self.end_stream(stream);
+        }
+    }
+
+    /// The sender has nothing more to say on a stream.
+    pub(super) fn end_stream(&mut self, stream: u32) {
+        if let Some(message) = self.messages.get_mut(&stream) {
+            message.ended = true;
+        }
+        self.current = Some((stream, Some(Ending::Whole)));
+    }
+
+    /// Whether all of a content has come that its head announced: who counts need not wait for the end of the stream.
+    pub(super) fn look_for_end(&mut self, stream: u32) {
+        if self
+            .messages
+            .get(&stream)
+            .is_some_and(|message| message.left == Some(0))
         {
             self.current = Some((stream, Some(Ending::Whole)));
         }
@@ -83,12 +104,18 @@ impl Http2Framer {
         let ending = ending?;
         let mut message = self.messages.remove(&stream)?;
         self.room -= message.content.room();
+        if message.over {
+            return None;
+        }
         if let Some(mut payload) = message.content.finish(ending != Ending::Short, &mut self.tally) {
             payload.guessed = !message.headed;
             self.push(stream, FrameKind::Body(payload));
         }
         let unread = ending == Ending::Whole && message.content.is_unread();
         self.push(stream, FrameKind::End(if unread { Ending::Unread } else { ending }));
+        if ending == Ending::Whole && !message.ended {
+            self.messages.insert(stream, Message::over());
+        }
         None
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::frame::{CONTINUATION, FrameHeader, HEADERS};
-use super::{Ending, FrameKind, Http2Framer, MAX_BLOCK, MAX_MESSAGES};
+use super::{FrameKind, Http2Framer, MAX_BLOCK, MAX_MESSAGES};
 use crate::protocol::framing::body::KEPT_END;
 use crate::protocol::framing::coding::Codings;
 use crate::protocol::framing::content::{Content, Tally};
@@ -34,10 +34,31 @@ pub(super) struct Message {
     pub(super) content: Content,
     /// Its head has come: what comes as another one are trailers.
     pub(super) headed: bool,
+    /// Bytes of content that are still to come, where its head says how many there are and no hole came since.
+    pub(super) left: Option<u64>,
+    /// Its sender has ended the stream.
+    pub(super) ended: bool,
+    /// It was handed out.
+    pub(super) over: bool,
 }
 
 impl Message {
+    /// A message whose content is all there, although the stream goes on.
+    pub(super) fn over() -> Self {
+        Self {
+            headed: true,
+            over: true,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn take_in(&mut self, at: u64, piece: Bytes, max_bytes: usize, tally: &mut Tally) {
+        if self.over {
+            tally.lost += piece.len() as u64;
+            tally.broken = Some(MalformedReason::BadHttp);
+            return;
+        }
+        self.left = self.left.map(|left| left.saturating_sub(piece.len() as u64));
         if max_bytes < LEAST_ROOM {
             self.content.refuse(tally);
         }
@@ -52,6 +73,7 @@ struct Head {
     verb: Option<Verb>,
     path: Option<Arc<str>>,
     status: Option<u16>,
+    length: Option<u64>,
     /// Some of it is not known.
     partial: bool,
 }
@@ -68,6 +90,7 @@ impl Head {
             b":path" => self.path = keep(text()),
             b":authority" => self.facts.authority = keep(text()),
             b":status" => self.status = text().parse().ok(),
+            b"content-length" => self.length = text().parse().ok(),
             _ => self.facts.read(std::str::from_utf8(name).unwrap_or(""), value),
         }
     }
@@ -156,7 +179,7 @@ impl Http2Framer {
             self.head(block, head);
         }
         if block.headers && block.last {
-            self.current = Some((block.stream, Some(Ending::Whole)));
+            self.end_stream(block.stream);
         }
     }
 
@@ -177,22 +200,31 @@ impl Http2Framer {
             }
         };
         self.heads += 1;
+        let left = head.length;
         let (kind, content) = head.frame(sender);
         let interim = matches!(&kind, FrameKind::Response(head) if head.is_interim());
         self.start = block.start;
         self.push(stream, kind);
         if !interim {
-            let headed = true;
-            self.insert(stream, Message { content, headed });
+            let message = Message {
+                content,
+                headed: true,
+                left,
+                ..Message::default()
+            };
+            self.insert(stream, message);
+            self.look_for_end(stream);
         }
     }
 
     /// Content comes on a stream whose head was not seen: what it is, it tells itself.
     pub(super) fn expect(&mut self, stream: u32) {
         if self.late && !self.messages.contains_key(&stream) {
-            let content = Content::new(Media::Untold, Codings::UNTOLD);
-            let headed = false;
-            self.insert(stream, Message { content, headed });
+            let message = Message {
+                content: Content::new(Media::Untold, Codings::UNTOLD),
+                ..Message::default()
+            };
+            self.insert(stream, message);
         }
     }
 

@@ -281,7 +281,7 @@ impl Http2Framer {
             left: 0, last: true, ..
         } = self.state
         {
-            self.current = Some((stream, Some(Ending::Whole)));
+            self.end_stream(stream);
         }
     }
 

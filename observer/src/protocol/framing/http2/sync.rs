@@ -30,6 +30,7 @@ impl Http2Framer {
             } if length <= u64::from(*left) => {
                 if let Some(message) = self.messages.get_mut(stream) {
                     message.content.gap(length);
+                    message.left = None;
                 }
                 // Where its length was in the hole, padding is taken for content: of a torn one that is no harm.
                 padding.get_or_insert(0);
@@ -64,6 +65,7 @@ impl Http2Framer {
         self.lose_block();
         for message in self.messages.values_mut() {
             message.content.gap(0);
+            message.left = None;
         }
         self.state = State::Seek;
         self.sought = 0;

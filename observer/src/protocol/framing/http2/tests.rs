@@ -218,6 +218,48 @@ fn holes() {
     );
 }
 
+/// A receiver that counts may close or reset the stream before the frame that ends it (RFC 9113, 8.1.1).
+#[test]
+fn content_is_whole_when_its_length_has_come() {
+    fn check(after: &[Vec<u8>], expected: &str) {
+        let mut encoder = Encoder::new();
+        let fields = [
+            (":status", "200"),
+            ("content-type", "application/json"),
+            ("content-length", "4"),
+        ];
+        let (settings, head) = (frame(4, 0, 0, &[]), frame(HEADERS, 4, 1, &block(&mut encoder, &fields)));
+        let padded = frame(DATA, 8, 1, b"\x01}]\0");
+        let bytes = [&head[..], &frame(DATA, 0, 1, b"[{"), &padded, &after.concat()].concat();
+        assert_eq!(run(&[Ok(&settings), Ok(&bytes)]), expected);
+    }
+    let whole = "1:200 1:body=[{}] 1:end";
+    check(&[], whole);
+    check(&[frame(DATA, 1, 1, b"")], whole);
+    check(
+        &[frame(HEADERS, 5, 1, &block(&mut Encoder::new(), &[("x", "1")]))],
+        whole,
+    );
+    check(&[frame(RST_STREAM, 0, 1, &[0; 4])], &format!("{whole} 1:Reset"));
+    check(&[frame(DATA, 1, 1, b",")], &format!("{whole} lost:1bad_http"));
+    let mut encoder = Encoder::new();
+    let none = block(&mut encoder, &[(":status", "202"), ("content-length", "0")]);
+    let bytes = [frame(HEADERS, 4, 1, &none), frame(DATA, 1, 1, b"")].concat();
+    assert_eq!(run(&[Ok(&frame(4, 0, 0, &[])), Ok(&bytes)]), "1:202 1:end");
+    // What a hole may have held is not counted on.
+    let head = frame(
+        HEADERS,
+        4,
+        1,
+        &block(&mut encoder, &[(":status", "200"), ("content-length", "3")]),
+    );
+    let torn = [head, frame(DATA, 0, 1, b"[1234]")[..HEADER + 2].to_vec()].concat();
+    assert_eq!(
+        run(&[Ok(&frame(4, 0, 0, &[])), Ok(&torn), Err(2), Ok(b"4]")]),
+        "1:200 lost:4 1:end:Short"
+    );
+}
+
 #[test]
 fn broken_rules() {
     let begun = |more: &[u8]| [PREFACE, &frame(4, 0, 0, &[]), more].concat();

@@ -80,6 +80,18 @@ fn http_of_every_revision() {
             "session began; call tools/call a id=1 ok 200 http_sse",
         ),
         (
+            "2026-07-28 over HTTP+SSE, which it knows nothing of: the fields of its own transport are not asked for",
+            web(&format!(
+                "{open}\n{}\n{}",
+                sse.replace(
+                    r#""name":"a""#,
+                    r#""name":"a","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#
+                ),
+                reply.replace("{\"content\"", "{\"resultType\":\"complete\",\"content\"")
+            )),
+            "session began; call tools/call a id=1 ok 200 http_sse",
+        ),
+        (
             "2025-03-26 HTTP: one endpoint, POST and GET; reply is JSON",
             web(&format!("{post}\n{json}")),
             ok,
@@ -360,6 +372,16 @@ fn the_stateless_revision() {
                 "#,
             ),
             "server s -; call x/y id=1 ok 200 stdio",
+        ),
+        (
+            "Identity rides in every message: with it the revision, which no handshake told",
+            stdio(
+                r#"
+                > "id":1,"method":"x/y","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}
+                < "id":1,"result":{"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s","version":"1"}}}
+                "#,
+            ),
+            "server s 2026-07-28; call x/y id=1 ok 200 stdio",
         ),
         (
             "Fields leak across eras: ttlMs under 2025-11-25, initialize with 2026-07-28",
