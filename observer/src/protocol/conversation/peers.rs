@@ -146,17 +146,20 @@ impl Pipeline {
     }
 
     /// What a new session knows is what its handshake told.
-    pub(crate) fn begin_session(&mut self, slot: Slot, session: &str) {
+    pub(crate) fn begin_session(&mut self, slot: Slot, session: &Arc<str>) {
         let Some(pending) = self.matcher.get_mut(slot) else {
             return;
         };
-        pending.session = Some(session.into());
         let began = pending.seen.first.or(pending.seen.any());
         let told = self.sessions.heard(session, &pending.parties, began, self.now);
-        let key = PeerKey::Session(session.into());
-        let old = std::mem::replace(&mut pending.conversation, key.clone());
-        let known = self.peers.get(&old).cloned().unwrap_or_default();
-        *self.peers.entry(key) = known;
+        let key = PeerKey::Session(session.clone());
+        // Most servers repeat the session's id in every response.
+        if pending.conversation != key {
+            pending.session = Some(session.clone());
+            let old = std::mem::replace(&mut pending.conversation, key.clone());
+            let known = self.peers.get(&old).cloned().unwrap_or_default();
+            *self.peers.entry(key) = known;
+        }
         self.tell_sessions(told);
     }
 
