@@ -20,6 +20,7 @@ impl Pipeline {
         offered: Option<Arc<str>>,
         user_agent: Option<Arc<str>>,
     ) {
+        let client = client.map(|client| self.peers.share(client));
         if pending.method.is("initialize") {
             self.peers
                 .entry(pending.conversation.clone())
@@ -57,23 +58,23 @@ impl Pipeline {
         if reply.kept.is_none() && version.is_none() && reply.server.is_none() {
             return;
         }
+        let server = reply.server.clone().map(|server| self.peers.share(server));
         if let Some(version) = &version {
             pending.version = Some(version.clone());
         }
-        if reply.server.is_some() {
-            pending.parties.server.implementation.clone_from(&reply.server);
+        if server.is_some() {
+            pending.parties.server.implementation.clone_from(&server);
         }
         let (parties, conversation) = (pending.parties.clone(), pending.conversation.clone());
         self.listed(slot, reply);
         let known = self.peers.entry(conversation);
-        let grown =
-            (version.is_some() && known.version != version) || (reply.server.is_some() && known.server != reply.server);
+        let grown = (version.is_some() && known.version != version) || (server.is_some() && known.server != server);
         known.version = version.or(known.version.take());
-        known.server = reply.server.clone().or(known.server.take());
+        known.server = server.clone().or(known.server.take());
         let protocol_version = known.version.clone();
-        if reply.server.is_some() {
+        if server.is_some() {
             for key in server_keys(&parties) {
-                self.peers.entry(key).server.clone_from(&reply.server);
+                self.peers.entry(key).server.clone_from(&server);
             }
         }
         if grown {
