@@ -45,7 +45,7 @@ struct Times {
 
 impl Flow {
     /// The processes at one side.
-    pub(super) fn crew_mut(&mut self, at: At) -> &mut Crew {
+    pub(crate) fn crew_mut(&mut self, at: At) -> &mut Crew {
         match at {
             At::Writer => &mut self.writers,
             At::Reader => &mut self.readers,

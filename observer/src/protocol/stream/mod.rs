@@ -190,16 +190,6 @@ impl Streams {
         (FlowId { link: link_id, side }, at)
     }
 
-    /// Notes that `pid` moved bytes of a flow.
-    pub(crate) fn act(&mut self, id: FlowId, at: At, pid: Pid) {
-        let Some(flow) = self.flow_mut(id) else {
-            return;
-        };
-        if flow.crew_mut(at).act(pid) {
-            self.remember(pid, id.link);
-        }
-    }
-
     /// Notes that `pid` holds an end; of a socket both directions at once.
     pub(crate) fn hold(&mut self, key: StreamKey, direction: Direction, pid: Pid) {
         let (id, end) = self.find_or_make(key);
@@ -218,7 +208,8 @@ impl Streams {
         }
     }
 
-    fn remember(&mut self, pid: Pid, link: LinkId) {
+    /// Takes in that a process is at a stream.
+    pub(crate) fn remember(&mut self, pid: Pid, link: LinkId) {
         let links = self.processes.entry(pid).or_default();
         if links.last() != Some(&link) {
             links.push(link);
