@@ -7,11 +7,7 @@
 //! | raw tracepoint `sched_process_exit` | all | Process (Exit), of the last thread |
 //! | raw tracepoints `cgroup_mkdir`, `cgroup_rmdir` | all | none; they keep `CGROUPS` |
 
-use aya_ebpf::{
-    helpers::bpf_get_current_comm,
-    macros::raw_tracepoint,
-    programs::RawTracePointContext,
-};
+use aya_ebpf::{helpers::bpf_get_current_comm, macros::raw_tracepoint, programs::RawTracePointContext};
 use observer_common::{
     drops::DropReason,
     record::{Head, Process, RecordKind},

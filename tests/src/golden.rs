@@ -115,6 +115,7 @@ fn capture(args: &CaptureArgs, golden: &Golden, folder: &Path, place: &Path) -> 
             protocol: matches!(golden.pair.client, Client::NodeV2Legacy | Client::RmcpLegacy)
                 .then_some(golden.protocol),
             url: server.as_ref().map(|server| server.url.as_str()),
+            trust: server.as_ref().and_then(|server| server.certificate.as_deref()),
         },
         folder.join("client.log"),
     )?;

@@ -8,6 +8,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test driver reads clocks")]
 
 mod bench;
+mod certificate;
 mod cgroup;
 mod clock;
 mod compare;

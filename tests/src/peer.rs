@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::certificate::Certificate;
 use crate::cgroup::Cgroup;
 use crate::clock::wait_until;
 
@@ -43,6 +44,8 @@ pub(crate) enum Transport {
     Sse,
     /// Streamable HTTP over cleartext HTTP/2, with prior knowledge.
     Http2,
+    /// Streamable HTTP over TLS.
+    Https,
 }
 
 impl Client {
@@ -112,7 +115,7 @@ impl Server {
 }
 
 impl Transport {
-    pub(crate) const ALL: [Self; 4] = [Self::Stdio, Self::Http, Self::Sse, Self::Http2];
+    pub(crate) const ALL: [Self; 5] = [Self::Stdio, Self::Http, Self::Sse, Self::Http2, Self::Https];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -120,6 +123,15 @@ impl Transport {
             Self::Http => "http",
             Self::Sse => "sse",
             Self::Http2 => "http2",
+            Self::Https => "https",
+        }
+    }
+
+    /// Its name on the command lines of the peers.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Https => "http",
+            other => other.name(),
         }
     }
 }
@@ -162,11 +174,11 @@ impl Pair {
         pairs
     }
 
-    /// One Python pair of the new era and one Node pair of the old, on stdio and on HTTP.
+    /// One Python pair of the new era and one Node pair of the old, on stdio, on HTTP and through TLS.
     pub(crate) fn quick() -> Vec<Self> {
         let sides = [(Client::Py23, Server::Py23), (Client::NodeSdk, Server::NodeSdk)];
         let over = |transport| sides.map(|(client, server)| Self::new(client, server, transport));
-        [over(Transport::Stdio), over(Transport::Http)].concat()
+        [over(Transport::Stdio), over(Transport::Http), over(Transport::Https)].concat()
     }
 
     /// As few pairs as let every client and every server take part on every transport that it has.
@@ -200,7 +212,8 @@ impl Pair {
         format!("{} -> {}", self.client.name(), self.server.name())
     }
 
-    /// Servers of 2.x for Node and rmcp have no HTTP+SSE, nor has rmcp's client; the clients of Node have no HTTP/2 without TLS.
+    /// Servers of 2.x for Node and rmcp have no HTTP+SSE, nor has rmcp's client; the clients of Node have no HTTP/2 without TLS;
+    /// server-everything has no TLS.
     fn has_transport(&self) -> bool {
         match self.transport {
             Transport::Stdio | Transport::Http => true,
@@ -212,6 +225,10 @@ impl Pair {
                 use Client::{Py23, Py23Legacy, Rmcp, RmcpLegacy};
                 matches!(self.client, Py23 | Py23Legacy | Rmcp | RmcpLegacy)
                     && matches!(self.server, Server::Py23 | Server::NodeV2 | Server::Rmcp)
+            }
+            Transport::Https => {
+                !matches!(self.client, Client::Rmcp | Client::RmcpLegacy)
+                    && !matches!(self.server, Server::Everything | Server::Rmcp)
             }
         }
     }
@@ -234,6 +251,8 @@ pub(crate) struct Program {
 pub(crate) struct Listening {
     pub(crate) program: Program,
     pub(crate) url: String,
+    /// What its clients must trust.
+    pub(crate) certificate: Option<PathBuf>,
 }
 
 /// What a client is to do.
@@ -246,6 +265,8 @@ pub(crate) struct Task<'a> {
     pub(crate) protocol: Option<&'a str>,
     /// Where the server listens, if it is not the client that starts it.
     pub(crate) url: Option<&'a str>,
+    /// The certificate that it must trust.
+    pub(crate) trust: Option<&'a Path>,
 }
 
 impl Peers<'_> {
@@ -255,7 +276,7 @@ impl Peers<'_> {
     }
 
     fn server_command(&self, server: Server, transport: Transport, port: u16) -> Vec<String> {
-        let (name, port) = (transport.name().to_owned(), port.to_string());
+        let (name, port) = (transport.word().to_owned(), port.to_string());
         let program = match server {
             Server::Py23 => vec![self.path("py-2.3.0/bin/python"), self.path("python/server.py")],
             Server::Py130 => vec![self.path("py-1.30.0/bin/python"), self.path("python/server.py")],
@@ -274,7 +295,7 @@ impl Peers<'_> {
         };
         let arguments = match transport {
             Transport::Stdio => vec!["--transport".to_owned(), name],
-            Transport::Http | Transport::Sse | Transport::Http2 => {
+            Transport::Http | Transport::Sse | Transport::Http2 | Transport::Https => {
                 vec!["--transport".to_owned(), name, "--port".to_owned(), port]
             }
         };
@@ -287,6 +308,16 @@ impl Peers<'_> {
         let words = self.server_command(pair.server, pair.transport, port);
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).env("PORT", port.to_string());
+        let certificate = (pair.transport == Transport::Https)
+            .then(|| Certificate::create(&log))
+            .transpose()?;
+        if let Some(certificate) = &certificate {
+            command
+                .arg("--cert")
+                .arg(&certificate.file)
+                .arg("--key")
+                .arg(&certificate.key);
+        }
         let mut program = Program::start(command, self.cgroup, log)?;
         let listening = |text: String| text.contains("ready") || text.contains("on port");
         wait_until(limit, || {
@@ -297,9 +328,11 @@ impl Peers<'_> {
         if let Some(status) = program.ended() {
             bail!("{} ended with {status}: {}", pair.server.name(), program.last_words());
         }
+        let scheme = if certificate.is_some() { "https" } else { "http" };
         Ok(Listening {
             program,
-            url: format!("http://127.0.0.1:{port}/{path}"),
+            url: format!("{scheme}://127.0.0.1:{port}/{path}"),
+            certificate: certificate.map(|certificate| certificate.file),
         })
     }
 
@@ -316,7 +349,7 @@ impl Peers<'_> {
         let mut command = Command::new(&words[0]);
         command
             .args(&words[1..])
-            .args(["--transport", pair.transport.name(), "--scenario", task.scenario]);
+            .args(["--transport", pair.transport.word(), "--scenario", task.scenario]);
         command.args(["--mode", pair.client.mode(), "--calls", &task.calls.to_string()]);
         command.arg("--truth").arg(task.truth);
         if pair.server == Server::Everything {
@@ -324,6 +357,11 @@ impl Peers<'_> {
         }
         if let Some(protocol) = task.protocol {
             command.args(["--protocol", protocol]);
+        }
+        if let Some(certificate) = task.trust {
+            command
+                .env("SSL_CERT_FILE", certificate)
+                .env("NODE_EXTRA_CA_CERTS", certificate);
         }
         match task.url {
             Some(url) => command.args(["--url", url]),

@@ -65,18 +65,18 @@ fn check(peers: &Path, pair: Pair, scenario: &str, folder: &Path) -> Result<Stri
     let _ = fs::remove_file(&truth);
     let server = match pair.transport {
         Transport::Stdio => None,
-        Transport::Http | Transport::Sse | Transport::Http2 => {
+        Transport::Http | Transport::Sse | Transport::Http2 | Transport::Https => {
             Some(peers.listen(pair, folder.join("server.log"), LIMIT)?)
         }
     };
-    let url = server.as_ref().map(|server| server.url.as_str());
     let task = Task {
         pair,
         scenario,
         calls: 20,
         truth: &truth,
         protocol: None,
-        url,
+        url: server.as_ref().map(|server| server.url.as_str()),
+        trust: server.as_ref().and_then(|server| server.certificate.as_deref()),
     };
     let mut client = peers.client(&task, folder.join("client.log"))?;
     let pid = client.pid();

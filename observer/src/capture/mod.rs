@@ -20,7 +20,7 @@ use observer_common::config::{ScopeKind, Settings};
 use observer_common::drops::{DropCount, DropReason, KERNEL_REASONS};
 use observer_common::record::RecordKind;
 
-use crate::protocol::event::{Event, ProcessChange, StreamKey, Timestamp, Verdict};
+use crate::protocol::event::{Event, StreamKey, Timestamp, Verdict};
 use holders::Holders;
 pub use survey::{Survey, survey};
 pub use tls::State as TlsState;
@@ -190,7 +190,7 @@ impl Capture {
             drained += record.len();
             if record.first() == Some(&(RecordKind::Mapped as u8)) {
                 if let (Some(tls), Some(process)) = (&mut self.tls, decode::process_of(&record)) {
-                    tls.look_at(process);
+                    tls.mapped(process);
                 }
                 continue;
             }
@@ -211,10 +211,7 @@ impl Capture {
                 }
                 Some(event) => {
                     if let (Some(tls), Event::Process(process)) = (&mut self.tls, &event) {
-                        match process.change {
-                            ProcessChange::Fork { .. } => tls.look_at(process.pid.0),
-                            ProcessChange::Exec | ProcessChange::Exit { .. } => tls.gone(&mut self.ebpf, process.pid.0),
-                        }
+                        tls.replaced(&mut self.ebpf, process.pid.0);
                     }
                     take(event);
                 }

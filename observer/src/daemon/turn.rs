@@ -174,6 +174,12 @@ impl Loop {
                 .into_iter()
                 .map(|(program, time)| (program, time as f64 / 1e9))
                 .collect(),
+            tls_processes: self
+                .capture
+                .tls_processes()
+                .into_iter()
+                .map(|(library, state, count)| (library, state.label(), count))
+                .collect(),
             muted_bytes: self.capture.muted_bytes(),
             export_failures: flow.sinks.export_failures(),
             loop_lag: lag,

@@ -24,7 +24,6 @@ impl Pipeline {
             self.make_room();
         }
         let (flow_id, at) = self.streams.locate(&data);
-        self.streams.act(flow_id, at, data.pid);
         match self.streams.link(flow_id.link).and_then(|link| link.source) {
             Some(Source::Tls) => {
                 for data in self.plain_text(data) {
@@ -33,7 +32,11 @@ impl Pipeline {
                 return;
             }
             Some(Source::Tcp | Source::Unix) => {
-                let end = if at == At::Writer { flow_id.side } else { 1 - flow_id.side };
+                let end = if at == At::Writer {
+                    flow_id.side
+                } else {
+                    1 - flow_id.side
+                };
                 self.cipher_text((flow_id.link, end), &data);
             }
             Some(Source::Pipe) | None => {}
@@ -60,6 +63,7 @@ impl Pipeline {
         let start = flow.assembler.extend(data.position);
         let mark = Mark::new(start, data.span, data.entered, data.returned, data.pid);
         flow.note(at, mark);
+        let newcomer = flow.crew_mut(at).act(data.pid);
         if !matches!(flow.framer, Framer::Ignore) {
             flow.owed += data.bytes.len() as u64;
             if at == At::Writer && data.missing == Missing::AtOtherEnd {
@@ -72,6 +76,9 @@ impl Pipeline {
         }
         // Most reads are of what went through when it was written: they add who and when, and nothing to work through.
         let brings = at == At::Writer || !flow.assembler.is_through();
+        if newcomer {
+            self.streams.remember(data.pid, flow_id.link);
+        }
         if muted {
             self.http_muted(flow_id.link);
         }
@@ -79,11 +86,11 @@ impl Pipeline {
             self.drive(flow_id);
             self.streams.holds(flow_id.link, before);
         }
-        if at == At::Reader {
-            self.resolve_reads(flow_id, &mark);
-        }
         if let Some(flow) = self.streams.flow_mut(flow_id) {
             flow.prune();
+        }
+        if at == At::Reader {
+            self.resolve_reads(flow_id, &mark);
         }
         if self.streams.held > self.limits.held_bytes {
             self.make_room_for_bytes();
@@ -150,13 +157,13 @@ impl Pipeline {
             let Some(flow) = self.streams.flow_mut(flow_id) else {
                 return false;
             };
-            if let Some(stream) = flow.framer.next_response()
-                && self.must_wait_for_request(flow_id, stream)
-            {
-                return false;
-            }
-            let Some(flow) = self.streams.flow_mut(flow_id) else {
-                return false;
+            let flow = match flow.framer.next_response() {
+                None => flow,
+                Some(stream) if self.must_wait_for_request(flow_id, stream) => return false,
+                Some(_) => match self.streams.flow_mut(flow_id) {
+                    Some(flow) => flow,
+                    None => return false,
+                },
             };
             let step = flow.framer.step(max_bytes);
             flow.owed -= flow.framer.take_used();

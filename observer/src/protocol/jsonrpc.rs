@@ -214,7 +214,7 @@ struct Envelope {
     version_2: bool,
     id: Option<Option<RpcId>>,
     method: Option<Method>,
-    params: Box<Params>,
+    params: Option<Box<Params>>,
     result: Option<Box<Reply>>,
     error: Option<Failure>,
 }
@@ -228,7 +228,7 @@ impl Envelope {
                 b"jsonrpc" => self.version_2 = scanner.text()?.as_deref() == Some(b"2.0"),
                 b"id" => self.id = Some(RpcId::from_json(scanner.raw()?)),
                 b"method" => self.method = scanner.text()?.map(|name| Method::from_name(&name)),
-                b"params" => return self.params.read(scanner),
+                b"params" => return self.params.get_or_insert_default().read(scanner),
                 b"result" => return self.result.insert(Box::default()).read(scanner, source),
                 b"error" => return self.error.insert(Failure::default()).read(scanner),
                 _ => return scanner.skip(),
@@ -268,9 +268,10 @@ impl Envelope {
             None => None,
         };
         if let Some(method) = self.method {
+            let params = self.params.unwrap_or_default();
             return Ok(match id {
-                Some(id) => Kind::Request(id, method, self.params),
-                None => Kind::Notification(method, self.params),
+                Some(id) => Kind::Request(id, method, params),
+                None => Kind::Notification(method, params),
             });
         }
         match (id, self.result, self.error) {

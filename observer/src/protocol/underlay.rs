@@ -9,8 +9,8 @@
 //!          SSL_write ( send ) ──►             or one within the other: certain at once
 //! ```
 //!
-//! Of a connection whose two ends are both seen as plain text the client's end is read and the server's adds who. What a server
-//! reads waits a moment to learn which it is: alone it is a call, else the other view of one.
+//! Of a connection whose two ends are both seen as plain text one is read, the client's where nothing was read before, and the other
+//! adds who. What a server reads waits a moment to learn which it is: alone it is a call, else the other view of one.
 
 use super::Pipeline;
 use super::event::{Closed, Data, Direction, Opened, Pid, Source, StreamKey, Timestamp, Verdict};
@@ -158,7 +158,9 @@ impl Underlay {
         if entered <= returned && returned <= data.returned {
             return session.prove(place, PROOF);
         }
-        go_together(bytes, 1, received).then(|| session.prove(place, 1)).flatten()
+        go_together(bytes, 1, received)
+            .then(|| session.prove(place, 1))
+            .flatten()
     }
 
     /// Takes in that ciphertext was moved at an end of a socket; returns the session that this proves to be the one above.
@@ -219,7 +221,10 @@ impl Underlay {
 impl Session {
     /// Takes in a neighbourhood; returns the socket once it is proved.
     fn prove(&mut self, place: Place, proof: u8) -> Option<Place> {
-        let before = self.candidate.filter(|(other, _)| *other == place).map_or(0, |(_, proof)| proof);
+        let before = self
+            .candidate
+            .filter(|(other, _)| *other == place)
+            .map_or(0, |(_, proof)| proof);
         self.candidate = Some((place, before + proof));
         (before + proof >= PROOF).then_some(place)
     }
@@ -253,7 +258,11 @@ impl Pipeline {
         }
         match self.underlay.role(data.key) {
             Role::Told => vec![data],
-            Role::Shadow => Vec::new(),
+            Role::Shadow => {
+                let (flow, at) = self.streams.locate(&data);
+                self.streams.act(flow, at, data.pid);
+                Vec::new()
+            }
             Role::Unknown => self.underlay.hold(data, self.now),
         }
     }
@@ -284,12 +293,18 @@ impl Pipeline {
         };
         let Some(other) = other else {
             self.opened(&opened(key, end, None));
+            self.streams.take_crew(key, (link, 1 - end));
             if !client && !other_in_sight {
                 self.work_off(key);
             }
             return;
         };
-        let (shadow, shadow_end, told) = if client { (other, 1 - end, key) } else { (key, end, other) };
+        // What is being read goes on being read: the other would have missed how it began.
+        let (shadow, shadow_end, told) = if self.underlay.role(other) == Role::Unknown {
+            (other, 1 - end, key)
+        } else {
+            (key, end, other)
+        };
         if let Some(session) = self.underlay.sessions.get_mut(&shadow) {
             session.role = Role::Shadow;
             session.held.clear();
@@ -328,7 +343,12 @@ impl Pipeline {
             .filter_map(|link| self.streams.link(link))
             .filter(|link| link.source == Some(Source::Tls))
             .flat_map(|link| link.ends.iter().filter_map(|end| end.key))
-            .filter(|key| self.underlay.sessions.get(key).is_some_and(|session| session.pid == pid))
+            .filter(|key| {
+                self.underlay
+                    .sessions
+                    .get(key)
+                    .is_some_and(|session| session.pid == pid)
+            })
             .collect();
         for key in keys {
             self.closed(&Closed {

@@ -1,6 +1,8 @@
 // An MCP server on `@modelcontextprotocol/sdk` 1.x: see ../README.md for its tools and command line.
 
 import { randomUUID } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { createServer } from 'node:https';
 import { parseArgs } from 'node:util';
 import express from 'express';
 import { McpServer } from '@modelcontextprotocol/sdk/server/mcp.js';
@@ -14,6 +16,8 @@ const { values: args } = parseArgs({
         transport: { type: 'string' },
         host: { type: 'string', default: '127.0.0.1' },
         port: { type: 'string', default: '0' },
+        cert: { type: 'string' },
+        key: { type: 'string' },
         json: { type: 'boolean', default: false }
     }
 });
@@ -53,7 +57,8 @@ function listen() {
         });
         app.post('/message', (request, response) => sessions.get(request.query.sessionId).handlePostMessage(request, response));
     }
-    app.listen(Number(args.port), args.host, () => console.error('ready'));
+    const server = args.cert ? createServer({ cert: readFileSync(args.cert), key: readFileSync(args.key) }, app) : app;
+    server.listen(Number(args.port), args.host, () => console.error('ready'));
 }
 
 if (args.transport === 'stdio') await newServer().connect(new StdioServerTransport());

@@ -1,6 +1,8 @@
 // An MCP server on `@modelcontextprotocol/server` 2.x, of both eras: see ../README.md for its tools and command line.
 
-import { createServer } from 'node:http2';
+import { readFileSync } from 'node:fs';
+import http2 from 'node:http2';
+import https from 'node:https';
 import { parseArgs } from 'node:util';
 import { serve } from '@hono/node-server';
 import { createMcpHandler, McpServer } from '@modelcontextprotocol/server';
@@ -11,7 +13,9 @@ const { values: args } = parseArgs({
     options: {
         transport: { type: 'string' },
         host: { type: 'string', default: '127.0.0.1' },
-        port: { type: 'string', default: '0' }
+        port: { type: 'string', default: '0' },
+        cert: { type: 'string' },
+        key: { type: 'string' }
     }
 });
 
@@ -22,6 +26,8 @@ if (args.transport === 'stdio') {
 } else {
     const handler = createMcpHandler(newServer, { maxRequestBodySize: 64 << 20 });
     const fetch = request => (new URL(request.url).pathname === '/mcp' ? handler.fetch(request) : new Response(null, { status: 404 }));
-    const protocol = args.transport === 'http2' && { createServer };
+    const protocol = args.cert
+        ? { createServer: https.createServer, serverOptions: { cert: readFileSync(args.cert), key: readFileSync(args.key) } }
+        : args.transport === 'http2' && { createServer: http2.createServer };
     serve({ fetch, hostname: args.host, port: Number(args.port), ...protocol }, () => console.error('ready'));
 }

@@ -89,6 +89,8 @@ def main():
     parser.add_argument("--transport", choices=["stdio", "http", "sse", "http2"], required=True)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--cert")
+    parser.add_argument("--key")
     args = parser.parse_args()
     logging.disable(logging.INFO)
     if args.transport == "stdio":
@@ -98,7 +100,8 @@ def main():
         serve_http2(server.streamable_http_app(), args.host, args.port)
         return
     app = server.streamable_http_app() if args.transport == "http" else server.sse_app()
-    Announcing(uvicorn.Config(app, host=args.host, port=args.port, log_level="error")).run()
+    tls = {"ssl_certfile": args.cert, "ssl_keyfile": args.key}
+    Announcing(uvicorn.Config(app, host=args.host, port=args.port, log_level="error", **tls)).run()
 
 
 main()

@@ -192,6 +192,7 @@ fn nginx_relays(stage: &Stage) -> Result<()> {
         truth: &truth,
         protocol: None,
         url: Some(&nginx.url("mcp")),
+        trust: None,
     };
     stage
         .peers()

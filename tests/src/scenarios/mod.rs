@@ -155,14 +155,14 @@ impl Stage {
             ),
         };
         let truth = self.lab.file("truth.jsonl");
-        let url = listening.as_ref().map(|server| server.url.as_str());
         let task = Task {
             pair,
             scenario,
             calls,
             truth: &truth,
             protocol: None,
-            url,
+            url: listening.as_ref().map(|server| server.url.as_str()),
+            trust: listening.as_ref().and_then(|server| server.certificate.as_deref()),
         };
         let client = self.peers().client(&task, self.lab.file("client.log"))?;
         Ok(Running {

@@ -166,7 +166,10 @@ impl<'a> Elf<'a> {
         let mut done = 0;
         while done < count {
             let some = SYMBOLS_AT_ONCE.min(count - done);
-            let offset = table.sh_offset.get(LE).checked_add(done * size_of::<Sym64<LE>>() as u64);
+            let offset = table
+                .sh_offset
+                .get(LE)
+                .checked_add(done * size_of::<Sym64<LE>>() as u64);
             for symbol in self.table::<Sym64<LE>>(offset.ok_or(Refusal::Damaged)?, some)? {
                 // Of the undefined ones some other file has the code.
                 if symbol.st_shndx.get(LE) == elf::SHN_UNDEF || symbol.st_value.get(LE) == 0 {
@@ -227,10 +230,16 @@ impl<'a> Elf<'a> {
             }
             let (mut at, end) = (
                 segment.p_offset.get(LE),
-                segment.p_offset.get(LE).saturating_add(segment.p_filesz.get(LE)).min(self.length),
+                segment
+                    .p_offset
+                    .get(LE)
+                    .saturating_add(segment.p_filesz.get(LE))
+                    .min(self.length),
             );
             while at < end && left > 0 {
-                let size = usize::try_from((end - at).min(left)).unwrap_or(SEARCHED_AT_ONCE).min(bytes.len());
+                let size = usize::try_from((end - at).min(left))
+                    .unwrap_or(SEARCHED_AT_ONCE)
+                    .min(bytes.len());
                 self.file.read_exact_at(&mut bytes[..size], at).ok()?;
                 let found = finders.iter().find(|(finder, _)| finder.find(&bytes[..size]).is_some());
                 if let Some((_, library)) = found {
@@ -251,7 +260,12 @@ fn conclude(found: &[(&'static Family, Point)], unreachable: Option<&'static Fam
     let family = FAMILIES
         .iter()
         .filter(|family| found.iter().any(|(other, _)| other.library == family.library))
-        .max_by_key(|family| found.iter().filter(|(other, _)| other.library == family.library).count());
+        .max_by_key(|family| {
+            found
+                .iter()
+                .filter(|(other, _)| other.library == family.library)
+                .count()
+        });
     let Some(family) = family else {
         return unreachable.map(|family| Findings::Unsupported {
             library: family.library,
@@ -283,4 +297,197 @@ fn name_at(names: &[u8], at: u32) -> Option<&str> {
     let name = &rest[..rest.len().min(128)];
     let end = memchr::memchr(0, name)?;
     std::str::from_utf8(&name[..end]).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use object::{U16, U32, U64};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CODE: u64 = 0x1000;
+    const ADDRESS: u64 = 0x40_0000;
+
+    /// A file with code at `ADDRESS`, and these functions in its dynamic symbols, 16 bytes apart.
+    fn elf(functions: &[&str], words: &[u8]) -> Vec<u8> {
+        let (mut names, mut symbols) = (vec![0], vec![symbol(0, 0, 0)]);
+        for (number, function) in functions.iter().enumerate() {
+            symbols.push(symbol(names.len(), ADDRESS + 16 * number as u64, 1));
+            names.extend_from_slice(function.as_bytes());
+            names.push(0);
+        }
+        let symbols: Vec<u8> = symbols
+            .iter()
+            .flat_map(|symbol| pod::bytes_of(symbol).to_vec())
+            .collect();
+        let words_at = CODE + 0x1000;
+        let names_at = words_at + words.len() as u64;
+        let symbols_at = names_at + names.len() as u64;
+        let sections = [
+            section(elf::SHT_NULL, 0, 0, 0),
+            section(elf::SHT_STRTAB, names_at, names.len(), 0),
+            section(elf::SHT_DYNSYM, symbols_at, symbols.len(), 1),
+        ];
+        let segments = [
+            segment(elf::PF_R | elf::PF_X, CODE, ADDRESS, 0x1000),
+            segment(elf::PF_R, words_at, ADDRESS + 0x1000, words.len() as u64),
+        ];
+        let header = FileHeader64::<LE> {
+            e_ident: elf::Ident {
+                magic: elf::ELFMAG,
+                class: elf::ELFCLASS64,
+                data: elf::ELFDATA2LSB,
+                version: 1,
+                os_abi: elf::ELFOSABI_NONE,
+                abi_version: 0,
+                padding: [0; 7],
+            },
+            e_type: U16::new(LE, elf::ET_DYN),
+            e_machine: U16::new(LE, elf::EM_X86_64),
+            e_version: U32::new(LE, 1),
+            e_entry: U64::new(LE, 0),
+            e_phoff: U64::new(LE, 64),
+            e_shoff: U64::new(LE, 64 + 2 * 56),
+            e_flags: U32::new(LE, 0),
+            e_ehsize: U16::new(LE, 64),
+            e_phentsize: U16::new(LE, 56),
+            e_phnum: U16::new(LE, 2),
+            e_shentsize: U16::new(LE, 64),
+            e_shnum: U16::new(LE, 3),
+            e_shstrndx: U16::new(LE, 1),
+        };
+        let mut file = pod::bytes_of(&header).to_vec();
+        file.extend_from_slice(pod::bytes_of_slice(&segments));
+        file.extend_from_slice(pod::bytes_of_slice(&sections));
+        file.resize(usize::try_from(words_at).unwrap(), 0x90);
+        file.extend_from_slice(words);
+        file.extend_from_slice(&names);
+        file.extend_from_slice(&symbols);
+        file
+    }
+
+    fn symbol(name: usize, address: u64, section: u16) -> Sym64<LE> {
+        Sym64 {
+            st_name: U32::new(LE, u32::try_from(name).unwrap()),
+            st_info: 0x12,
+            st_other: 0,
+            st_shndx: U16::new(LE, section),
+            st_value: U64::new(LE, address),
+            st_size: U64::new(LE, 16),
+        }
+    }
+
+    fn section(kind: u32, offset: u64, size: usize, link: u32) -> SectionHeader64<LE> {
+        SectionHeader64 {
+            sh_name: U32::new(LE, 0),
+            sh_type: U32::new(LE, kind),
+            sh_flags: U64::new(LE, 0),
+            sh_addr: U64::new(LE, 0),
+            sh_offset: U64::new(LE, offset),
+            sh_size: U64::new(LE, size as u64),
+            sh_link: U32::new(LE, link),
+            sh_info: U32::new(LE, 0),
+            sh_addralign: U64::new(LE, 1),
+            sh_entsize: U64::new(LE, 0),
+        }
+    }
+
+    fn segment(flags: u32, offset: u64, address: u64, size: u64) -> ProgramHeader64<LE> {
+        ProgramHeader64 {
+            p_type: U32::new(LE, elf::PT_LOAD),
+            p_flags: U32::new(LE, flags),
+            p_offset: U64::new(LE, offset),
+            p_vaddr: U64::new(LE, address),
+            p_paddr: U64::new(LE, address),
+            p_filesz: U64::new(LE, size),
+            p_memsz: U64::new(LE, size),
+            p_align: U64::new(LE, 1),
+        }
+    }
+
+    fn findings(bytes: &[u8]) -> Result<Findings, Refusal> {
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(bytes).expect("it takes bytes");
+        analyse(&file, true)
+    }
+
+    fn point(program: &'static str, number: u64, returns: bool) -> Point {
+        Point {
+            program,
+            offset: CODE + 16 * number,
+            returns,
+        }
+    }
+
+    #[test]
+    fn functions_lie_where_the_file_has_their_code() {
+        let file = elf(&["SSL_read", "SSL_new", "SSL_write_ex", "SSL_free"], b"");
+        let expected = Findings::Reachable {
+            library: "openssl",
+            points: vec![
+                point("tls_receive", 0, true),
+                point("tls_send_length4", 2, true),
+                point("tls_end", 3, false),
+            ],
+        };
+        assert_eq!(findings(&file), Ok(expected));
+    }
+
+    #[test]
+    fn a_library_of_one_direction_or_with_marks_alone_is_no_way_in() {
+        let unsupported = |library| Ok(Findings::Unsupported { library });
+        assert_eq!(findings(&elf(&["SSL_read"], b"")), unsupported("openssl"));
+        assert_eq!(findings(&elf(&["JNI_CreateJavaVM"], b"")), unsupported("java"));
+        assert_eq!(findings(&elf(&["main"], b"")), Ok(Findings::Nothing));
+    }
+
+    #[test]
+    fn a_library_without_symbols_is_told_by_its_words() {
+        let words = [&[b'x'; 3 << 20][..], b"/rustls-0.23.4/src/lib.rs"].concat();
+        let rustls = Ok(Findings::Unsupported { library: "rustls" });
+        assert_eq!(findings(&elf(&["main"], &words)), rustls);
+    }
+
+    #[test]
+    fn what_a_file_says_beyond_its_end_is_refused() {
+        let file = elf(&["SSL_read", "SSL_write"], b"");
+        let with = |at: usize, value: u64| {
+            let mut file = file.clone();
+            file[at..at + 8].copy_from_slice(&value.to_le_bytes());
+            findings(&file)
+        };
+        let names = 64 + 2 * 56 + 64;
+        assert_eq!(with(40, u64::MAX - 8), Err(Refusal::Damaged), "the table of sections");
+        assert_eq!(with(names + 24, 1 << 40), Err(Refusal::Damaged), "where the names are");
+        assert_eq!(
+            with(names + 32, 1 << 40),
+            Err(Refusal::TooLarge),
+            "how many the names are"
+        );
+        assert_eq!(
+            with(names + 64 + 32, 1 << 40),
+            Err(Refusal::TooLarge),
+            "how many the symbols are"
+        );
+        assert_eq!(findings(b"\x7fELF"), Err(Refusal::NotElf));
+        assert_eq!(findings(&file[..100]), Err(Refusal::Damaged));
+    }
+
+    proptest! {
+        #[test]
+        fn no_file_makes_it_panic_or_wait(
+            changes in prop::collection::vec((0usize..600, any::<u8>()), 1..12),
+            cut in 0usize..9000,
+        ) {
+            let mut file = elf(&["SSL_read", "SSL_write", "gnutls_record_send"], b"rustls-0.1");
+            for (at, value) in changes {
+                file[at] = value;
+            }
+            file.truncate(cut);
+            let _ = findings(&file);
+        }
+    }
 }

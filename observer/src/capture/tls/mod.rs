@@ -21,7 +21,7 @@ use aya::programs::{FExit, Program, UProbe};
 
 use self::elf::Findings;
 use self::families::{PROGRAMS, RETURN};
-use self::search::{FileId, Found, Library};
+use self::search::{Change, FileId, Found, Library};
 use super::layout::Kernel;
 use super::{Backend, Probe, Scope, attach};
 
@@ -59,10 +59,10 @@ impl State {
 
 /// Probes on TLS libraries, and who has them.
 pub(super) struct Tls {
-    wanted: Sender<Vec<u32>>,
+    wanted: Sender<Vec<Change>>,
     found: Receiver<Found>,
-    /// Processes to look at, since the last turn.
-    mapped: HashSet<u32>,
+    /// What happened to processes since the last turn, each once and in the order of its first.
+    changes: Vec<Change>,
     /// Whether probes belong to one process each.
     one_process_each: bool,
     libraries: HashMap<Place, Attached>,
@@ -115,30 +115,37 @@ impl Tls {
         Ok(Self {
             wanted,
             found,
-            mapped: HashSet::new(),
+            changes: Vec::new(),
             one_process_each,
             libraries: HashMap::new(),
             processes: HashMap::new(),
         })
     }
 
-    /// A process has code of one more file, or is a new one.
-    pub(super) fn look_at(&mut self, process: u32) {
-        self.mapped.insert(process);
+    /// A process has code of one more file.
+    pub(super) fn mapped(&mut self, process: u32) {
+        self.note(Change::Mapped(process));
     }
 
-    /// A process has ended or is another program.
-    pub(super) fn gone(&mut self, ebpf: &mut Ebpf, process: u32) {
+    /// A process is new, is another program now, or has ended.
+    pub(super) fn replaced(&mut self, ebpf: &mut Ebpf, process: u32) {
         for place in self.processes.remove(&process).unwrap_or_default() {
             self.leave(ebpf, place, process);
+        }
+        self.note(Change::Replaced(process));
+    }
+
+    fn note(&mut self, change: Change) {
+        if !self.changes.contains(&change) {
+            self.changes.push(change);
         }
     }
 
     /// Takes in what the search has found, a bounded part of it.
     pub(super) fn turn(&mut self, ebpf: &mut Ebpf) {
-        if !self.mapped.is_empty() {
+        if !self.changes.is_empty() {
             // It ends when we do.
-            let _ = self.wanted.send(self.mapped.drain().collect());
+            let _ = self.wanted.send(std::mem::take(&mut self.changes));
         }
         for _ in 0..AT_ONCE {
             let Ok(found) = self.found.try_recv() else { return };
@@ -222,13 +229,17 @@ impl Attached {
                 match link {
                     Ok(link) => attached.links.push((program, link)),
                     Err(error) => {
-                        tracing::warn!("{}: cannot attach {program} at {:#x}: {error:#}", library.path, point.offset);
+                        tracing::warn!(
+                            "{}: cannot attach {program} at {:#x}: {error:#}",
+                            library.path,
+                            point.offset
+                        );
                         attached.state = State::Failed;
                     }
                 }
             }
         }
-        tracing::debug!("{}: {name} {}", library.path, attached.state.label());
+        tracing::debug!("{}: {name} {} for {process:?}", library.path, attached.state.label());
         attached
     }
 

@@ -5,7 +5,7 @@
 //! ```
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
@@ -54,34 +54,29 @@ pub(super) struct Found {
 }
 
 /// Looks at the processes that are asked for, at all in scope now and again, until the loop is gone.
-pub(super) fn search(scope: &Scope, wanted: &Receiver<Vec<u32>>, found: &SyncSender<Found>) {
+pub(super) fn search(scope: &Scope, wanted: &Receiver<Vec<Change>>, found: &SyncSender<Found>) {
     let mut search = Search::default();
     let mut everyone = true;
     loop {
         let mut processes: HashSet<u32> = HashSet::new();
         if everyone {
             processes.extend(members(scope).unwrap_or_default());
-            processes.extend(search.users.iter());
+            // Those that ended unseen are found out.
+            processes.extend(search.processes.keys());
+            everyone = false;
         } else {
             match wanted.recv_timeout(RESCAN) {
-                Ok(some) => processes.extend(some),
-                Err(RecvTimeoutError::Timeout) => {
-                    everyone = true;
-                    continue;
-                }
+                Ok(changes) => search.heed(changes, &mut processes),
+                Err(RecvTimeoutError::Timeout) => everyone = true,
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
-        everyone = false;
-        processes.extend(wanted.try_iter().flatten());
+        for changes in wanted.try_iter() {
+            search.heed(changes, &mut processes);
+        }
         processes.remove(&std::process::id());
         for process in processes {
             let libraries = search.of_process(process);
-            if libraries.is_empty() {
-                search.users.remove(&process);
-            } else {
-                search.users.insert(process);
-            }
             if found.send(Found { process, libraries }).is_err() {
                 return;
             }
@@ -89,38 +84,73 @@ pub(super) fn search(scope: &Scope, wanted: &Receiver<Vec<u32>>, found: &SyncSen
     }
 }
 
+/// Something that happened to a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Change {
+    /// It has code of one more file.
+    Mapped(u32),
+    /// It is new, is another program now, or has ended.
+    Replaced(u32),
+}
+
 #[derive(Debug, Default)]
 struct Search {
     /// Every file looked at so far: `None` for one without a TLS library.
     files: HashMap<FileId, Option<Arc<Library>>>,
-    /// Processes that were found to have one. Those that ended unseen are found out when all are looked at.
-    users: HashSet<u32>,
+    processes: HashMap<u32, Known>,
 }
 
+/// What is known of a process: a program maps file after file, and only the new ones are looked at.
+#[derive(Debug, Default)]
+struct Known {
+    seen: HashSet<MappedFile>,
+    libraries: Vec<Arc<Library>>,
+}
+
+/// A file as `/proc/PID/maps` names it: device and inode number, which tell the lines of one process apart.
+type MappedFile = (u32, u64);
+
 impl Search {
+    fn heed(&mut self, changes: Vec<Change>, processes: &mut HashSet<u32>) {
+        for change in changes {
+            let (Change::Mapped(process) | Change::Replaced(process)) = change;
+            if matches!(change, Change::Replaced(_)) {
+                self.processes.remove(&process);
+            }
+            processes.insert(process);
+        }
+    }
+
     fn of_process(&mut self, process: u32) -> Vec<Arc<Library>> {
         // A process may be gone by now, or be one that may not be looked into.
         let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap_or_default();
-        let executable = fs::metadata(format!("/proc/{process}/exe")).ok();
-        let mut seen = HashSet::new();
-        let mut libraries = Vec::new();
+        if maps.is_empty() {
+            self.processes.remove(&process);
+            return Vec::new();
+        }
+        let mut known = self.processes.remove(&process).unwrap_or_default();
+        let mut executable = None;
         for mapping in maps.lines().filter_map(Mapping::parse) {
-            if seen.len() >= MAX_FILES_OF_ONE || !seen.insert(mapping.inode) {
+            if known.seen.len() >= MAX_FILES_OF_ONE || !known.seen.insert(mapping.file) {
                 continue;
             }
-            let Some(file) = mapping.open(process) else { continue };
-            let Ok(metadata) = file.metadata() else { continue };
+            let Some((file, metadata)) = mapping.open(process) else {
+                continue;
+            };
             let id = FileId {
                 device: metadata.dev(),
                 inode: metadata.ino(),
                 size: metadata.len(),
                 changed: (metadata.mtime(), metadata.mtime_nsec()),
             };
-            let runs = executable
+            let exe = executable.get_or_insert_with(|| fs::metadata(format!("/proc/{process}/exe")).ok());
+            let runs = exe
                 .as_ref()
                 .is_some_and(|exe| (exe.dev(), exe.ino()) == (id.device, id.inode));
-            libraries.extend(self.of_file(id, file, mapping.path, runs));
+            known.libraries.extend(self.of_file(id, file, mapping.path, runs));
         }
+        let libraries = known.libraries.clone();
+        self.processes.insert(process, known);
         libraries
     }
 
@@ -152,8 +182,7 @@ impl Search {
 struct Mapping<'a> {
     /// As the kernel writes it: `start-end`.
     range: &'a str,
-    /// Device and inode number, in the words of the line: enough to tell the lines of one process apart.
-    inode: (&'a str, &'a str),
+    file: MappedFile,
     path: &'a str,
 }
 
@@ -169,22 +198,25 @@ impl<'a> Mapping<'a> {
             words.next()?,
         );
         let path = words.next()?.trim_start();
-        (mode.as_bytes().get(2) == Some(&b'x') && inode != "0" && path.starts_with('/')).then_some(Self {
-            range,
-            inode: (device, inode),
-            path,
-        })
+        if mode.as_bytes().get(2) != Some(&b'x') || inode == "0" || !path.starts_with('/') {
+            return None;
+        }
+        let (major, minor) = device.split_once(':')?;
+        let number = |digits| u32::from_str_radix(digits, 16).ok();
+        let file = (number(major)? << 20 | number(minor)?, inode.parse().ok()?);
+        Some(Self { range, file, path })
     }
 
     /// Opens the file that is mapped, whatever its path names in this mount namespace, and even when it is deleted.
-    fn open(&self, process: u32) -> Option<File> {
+    fn open(&self, process: u32) -> Option<(File, Metadata)> {
         let file = File::open(format!("/proc/{process}/map_files/{}", self.range))
             .or_else(|_| File::open(format!("/proc/{process}/root{}", self.path)))
             .ok()?;
         // Only what begins like an ELF file: devices may be mapped too, and reading them may wait.
+        let metadata = file.metadata().ok()?;
         let mut magic = [0; 4];
-        (file.metadata().ok()?.is_file() && file.read_exact_at(&mut magic, 0).is_ok() && &magic == b"\x7fELF")
-            .then_some(file)
+        let is_elf = metadata.is_file() && file.read_exact_at(&mut magic, 0).is_ok() && &magic == b"\x7fELF";
+        is_elf.then_some((file, metadata))
     }
 }
 
@@ -199,7 +231,7 @@ mod tests {
             Mapping::parse(line),
             Some(Mapping {
                 range: "7f16-7f18",
-                inode: ("08:01", "1234"),
+                file: (8 << 20 | 1, 1234),
                 path: "/usr/lib/a b.so (deleted)"
             })
         );

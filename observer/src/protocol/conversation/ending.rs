@@ -263,16 +263,19 @@ impl Pipeline {
     }
 }
 
-/// The body of an answer: a result, or the code of an error.
+/// The body of an answer: a result, or an error.
+pub(crate) type Body = Result<Box<Reply>, Failure>;
+
+/// An answer.
 #[derive(Debug)]
 pub(crate) struct Answered {
-    pub(crate) body: Result<Box<Reply>, Failure>,
+    pub(crate) body: Body,
     pub(crate) length: u64,
     pub(crate) cut: bool,
 }
 
 /// What kind of answer a message is, if any: its id and its body.
-pub(crate) fn as_answer(kind: Kind) -> Result<(Option<RpcId>, Result<Box<Reply>, Failure>), Kind> {
+pub(crate) fn as_answer(kind: Kind) -> Result<(Option<RpcId>, Body), Kind> {
     match kind {
         Kind::Result(id, reply) => Ok((Some(id), Ok(reply))),
         Kind::Error(id, failure) => Ok((id, Err(failure))),

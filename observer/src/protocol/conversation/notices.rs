@@ -2,13 +2,12 @@
 
 use crate::protocol::Pipeline;
 use crate::protocol::conversation::Ended;
-use crate::protocol::jsonrpc::Failure;
+use crate::protocol::conversation::ending::Body;
 use crate::protocol::matcher::{Scope, Slot};
 use crate::protocol::mcp::method::Method;
 use crate::protocol::mcp::outcome::{End, speaks_of_time};
 use crate::protocol::mcp::params::Params;
 use crate::protocol::mcp::peer::{PeerKey, server_keys, server_of};
-use crate::protocol::mcp::reply::Reply;
 use crate::protocol::mcp::session::Told;
 use crate::protocol::mcp::task::{News, TaskEnd, TaskStatus};
 use crate::protocol::observation::{Observation, Parties, SessionEnd, Side};
@@ -72,7 +71,7 @@ impl Pipeline {
     }
 
     /// What an answer tells of a task: its begin, its state, or its end.
-    pub(crate) fn follow_task(&mut self, slot: Slot, body: &Result<Box<Reply>, Failure>) {
+    pub(crate) fn follow_task(&mut self, slot: Slot, body: &Body) {
         let Some(pending) = self.matcher.get(slot) else {
             return;
         };

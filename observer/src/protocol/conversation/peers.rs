@@ -20,6 +20,7 @@ impl Pipeline {
         offered: Option<Arc<str>>,
         user_agent: Option<Arc<str>>,
     ) {
+        let client = client.map(|client| self.peers.share(client));
         if pending.method.is("initialize") {
             self.peers
                 .entry(pending.conversation.clone())
@@ -57,25 +58,25 @@ impl Pipeline {
         if reply.kept.is_none() && version.is_none() && reply.server.is_none() {
             return;
         }
+        let server = reply.server.clone().map(|server| self.peers.share(server));
         if let Some(version) = &version {
             pending.version = Some(version.clone());
         }
-        if reply.server.is_some() {
-            pending.parties.server.implementation.clone_from(&reply.server);
+        if server.is_some() {
+            pending.parties.server.implementation.clone_from(&server);
         }
         let (parties, conversation) = (pending.parties.clone(), pending.conversation.clone());
         let named = pending.version.clone();
         self.listed(slot, reply);
         let known = self.peers.entry(conversation);
-        let grown =
-            (version.is_some() && known.version != version) || (reply.server.is_some() && known.server != reply.server);
+        let grown = (version.is_some() && known.version != version) || (server.is_some() && known.server != server);
         known.version = version.or(known.version.take());
-        known.server = reply.server.clone().or(known.server.take());
+        known.server = server.clone().or(known.server.take());
         // Where no handshake agrees on a revision, each request names its own.
         let protocol_version = known.version.clone().or(named);
-        if reply.server.is_some() {
+        if server.is_some() {
             for key in server_keys(&parties) {
-                self.peers.entry(key).server.clone_from(&reply.server);
+                self.peers.entry(key).server.clone_from(&server);
             }
         }
         if grown {
@@ -148,17 +149,20 @@ impl Pipeline {
     }
 
     /// What a new session knows is what its handshake told.
-    pub(crate) fn begin_session(&mut self, slot: Slot, session: &str) {
+    pub(crate) fn begin_session(&mut self, slot: Slot, session: &Arc<str>) {
         let Some(pending) = self.matcher.get_mut(slot) else {
             return;
         };
-        pending.session = Some(session.into());
         let began = pending.seen.first.or(pending.seen.any());
         let told = self.sessions.heard(session, &pending.parties, began, self.now);
-        let key = PeerKey::Session(session.into());
-        let old = std::mem::replace(&mut pending.conversation, key.clone());
-        let known = self.peers.get(&old).cloned().unwrap_or_default();
-        *self.peers.entry(key) = known;
+        let key = PeerKey::Session(session.clone());
+        // Most servers repeat the session's id in every response.
+        if pending.conversation != key {
+            pending.session = Some(session.clone());
+            let old = std::mem::replace(&mut pending.conversation, key.clone());
+            let known = self.peers.get(&old).cloned().unwrap_or_default();
+            *self.peers.entry(key) = known;
+        }
         self.tell_sessions(told);
     }
 

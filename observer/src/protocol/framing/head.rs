@@ -157,6 +157,35 @@ impl ResponseHead {
     }
 }
 
+/// Values that the fields of one direction repeat from head to head, each kept once.
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    kept: Vec<Arc<str>>,
+    /// Which is forgotten next.
+    oldest: usize,
+}
+
+/// Values remembered of one direction: what a request of MCP has, twice.
+const MAX_WORDS: usize = 16;
+
+impl Words {
+    /// What is kept of a value.
+    pub(super) fn keep(&mut self, value: &str) -> Arc<str> {
+        let value = cut(value, MAX_VALUE);
+        if let Some(known) = self.kept.iter().find(|known| ***known == *value) {
+            return known.clone();
+        }
+        let word: Arc<str> = value.into();
+        if self.kept.len() < MAX_WORDS {
+            self.kept.push(word.clone());
+        } else {
+            self.kept[self.oldest] = word.clone();
+            self.oldest = (self.oldest + 1) % MAX_WORDS;
+        }
+        word
+    }
+}
+
 /// What fields say.
 #[derive(Default)]
 pub(super) struct Facts {
@@ -179,25 +208,28 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    pub(super) fn read(&mut self, name: &str, bytes: &[u8]) {
-        let value = std::str::from_utf8(bytes).unwrap_or("").trim();
+    pub(super) fn read(&mut self, name: &str, bytes: &[u8], words: &mut Words) {
+        let value = || std::str::from_utf8(bytes.trim_ascii()).unwrap_or("");
         let is = |other: &str| name.eq_ignore_ascii_case(other);
         match name.len() {
-            12 if is("content-type") => self.media = Some(Media::named(value)),
-            16 if is("content-encoding") => self.coding.get_or_insert_default().add(value),
+            12 if is("content-type") => self.media = Some(Media::named(value())),
+            16 if is("content-encoding") => self.coding.get_or_insert_default().add(value()),
             16 if is("www-authenticate") => self.challenges = true,
-            6 if is("accept") => self.accepts_events = value.contains("text/event-stream"),
-            4 if is("host") => self.authority = keep(value),
-            10 if is("user-agent") => self.user_agent = keep(value),
-            11 if is("traceparent") => self.traceparent = keep(value),
+            6 if is("accept") => self.accepts_events = value().contains("text/event-stream"),
+            4 if is("host") => self.authority = Some(words.keep(value())),
+            10 if is("user-agent") => self.user_agent = Some(words.keep(value())),
+            11 if is("traceparent") => self.traceparent = Some(words.keep(value())),
             // The subprotocol of MCP's SDKs.
-            22 if is("sec-websocket-protocol") => self.proves_mcp |= value.split(',').any(|name| name.trim() == "mcp"),
-            7 if is("alt-svc") => self.offers_http3 |= value.split(',').any(|name| name.trim().starts_with("h3=")),
+            22 if is("sec-websocket-protocol") => {
+                self.proves_mcp |= value().split(',').any(|name| name.trim() == "mcp");
+            }
+            7 if is("alt-svc") => self.offers_http3 |= value().split(',').any(|name| name.trim().starts_with("h3=")),
             11 if is("retry-after") => self.hints.retry_after = true,
             13 if is("authorization") => self.principal = Digest::of(bytes),
-            19 if is("ratelimit-remaining") => self.hints.exhausted |= value == "0",
-            21 if is("x-ratelimit-remaining") => self.hints.exhausted |= value == "0",
+            19 if is("ratelimit-remaining") => self.hints.exhausted |= value() == "0",
+            21 if is("x-ratelimit-remaining") => self.hints.exhausted |= value() == "0",
             7 if is("upgrade") => {
+                let value = value();
                 let named = |name: &str| value.eq_ignore_ascii_case(name);
                 self.upgrade = Some(match value.len() {
                     3 if named("h2c") => Upgrade::H2c,
@@ -207,21 +239,22 @@ impl Facts {
             }
             _ if name.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("mcp-")) => {
                 self.proves_mcp = true;
+                let mut keep = || Some(words.keep(value()));
                 if is("mcp-session-id") {
-                    self.session = keep(value);
+                    self.session = keep();
                 } else if is("mcp-protocol-version") {
-                    self.version = keep(value);
+                    self.version = keep();
                 } else if is("mcp-method") {
-                    self.mcp_method = keep(value);
+                    self.mcp_method = keep();
                 } else if is("mcp-name") {
-                    self.mcp_name = keep(value);
+                    self.mcp_name = keep();
                 }
             }
             _ => {}
         }
     }
 
-    pub(super) fn request(self, verb: Verb, target: &str) -> RequestHead {
+    pub(super) fn request(self, verb: Verb, target: &str, words: &mut Words) -> RequestHead {
         let absolute = target.split_once("://").map(|(_, rest)| rest);
         let (authority, target) = match absolute {
             Some(rest) => rest.split_at(rest.find('/').unwrap_or(rest.len())),
@@ -232,11 +265,11 @@ impl Facts {
             .map_or((target, None), |(path, query)| (path, Some(query)));
         RequestHead {
             verb,
-            path: cut(path, MAX_VALUE).into(),
-            query: query.map(|query| cut(query, MAX_VALUE).into()),
+            path: words.keep(path),
+            query: query.map(|query| words.keep(query)),
             authority: Some(authority)
                 .filter(|name| !name.is_empty())
-                .and_then(keep)
+                .map(|name| words.keep(name))
                 .or(self.authority),
             user_agent: self.user_agent,
             session: self.session,
@@ -265,9 +298,4 @@ impl Facts {
             offers_http3: self.offers_http3,
         }
     }
-}
-
-/// What is kept of a field's value.
-pub(super) fn keep(value: &str) -> Option<Arc<str>> {
-    Some(cut(value, MAX_VALUE).into())
 }

@@ -14,6 +14,7 @@ pub(crate) mod line;
 pub(crate) mod sse;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use observer_common::drops::DropReason;
 
@@ -85,9 +86,9 @@ pub(crate) enum FrameKind {
     /// A line that does not.
     Stray,
     /// Head of an HTTP request.
-    Request(Box<RequestHead>),
+    Request(Arc<RequestHead>),
     /// Head of an HTTP response.
-    Response(Box<ResponseHead>),
+    Response(ResponseHead),
     /// A client begins HTTP/2; what follows are its frames.
     Preface,
     /// The body of an HTTP message whose head came before.

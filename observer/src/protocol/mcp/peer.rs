@@ -15,6 +15,9 @@ use crate::protocol::stream::{FlowId, LinkId};
 /// Conversations, sessions and servers remembered; each is a few hundred bytes.
 const MAX_KNOWN: usize = 16_384;
 
+/// Names and versions that peers gave themselves and that are shared; what is forgotten here is kept by whom it is known of.
+const MAX_IMPLEMENTATIONS: usize = 256;
+
 /// Names of tools and prompts remembered, of all servers together.
 const MAX_NAMES: usize = 65_536;
 
@@ -45,6 +48,8 @@ pub(crate) struct Known {
 #[derive(Debug)]
 pub(crate) struct Peers {
     known: Recent<PeerKey, Known>,
+    /// What peers call themselves, each kept once: hundreds of sessions are of the same client and server.
+    implementations: Recent<Arc<Implementation>, Arc<Implementation>>,
     /// Digests of server and name: a call looks here more than once.
     names: Recent<Digest, ()>,
     pub(crate) catalogs: Catalogs,
@@ -55,6 +60,7 @@ impl Default for Peers {
     fn default() -> Self {
         Self {
             known: Recent::new(MAX_KNOWN),
+            implementations: Recent::new(MAX_IMPLEMENTATIONS),
             names: Recent::new(MAX_NAMES),
             catalogs: Catalogs::default(),
             schemas: Schemas::default(),
@@ -69,6 +75,12 @@ impl Peers {
 
     pub(crate) fn entry(&mut self, key: PeerKey) -> &mut Known {
         self.known.entry(key, Known::default)
+    }
+
+    /// The same as is known of other peers.
+    pub(crate) fn share(&mut self, implementation: Arc<Implementation>) -> Arc<Implementation> {
+        let shared = self.implementations.entry(implementation.clone(), || implementation);
+        shared.clone()
     }
 
     pub(crate) fn forget(&mut self, key: &PeerKey) {

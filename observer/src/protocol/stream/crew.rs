@@ -18,7 +18,7 @@ pub(crate) struct Crew {
 
 impl Crew {
     /// Notes that `pid` acted; whether it is new here.
-    pub(super) fn act(&mut self, pid: Pid) -> bool {
+    pub(crate) fn act(&mut self, pid: Pid) -> bool {
         if self.acting().last() == Some(&pid) {
             return false;
         }

@@ -45,7 +45,7 @@ struct Times {
 
 impl Flow {
     /// The processes at one side.
-    pub(super) fn crew_mut(&mut self, at: At) -> &mut Crew {
+    pub(crate) fn crew_mut(&mut self, at: At) -> &mut Crew {
         match at {
             At::Writer => &mut self.writers,
             At::Reader => &mut self.readers,
@@ -204,7 +204,11 @@ impl Link {
 
     /// The flow of a side, made where there is none; `None` where nothing of it is wanted.
     pub(crate) fn flow_mut(&mut self, side: usize) -> Option<&mut Flow> {
-        (!self.foreign).then(|| &mut **self.flows[side].get_or_insert_default())
+        let flow = &mut self.flows[side];
+        if flow.is_none() && !self.foreign {
+            *flow = Some(Box::default());
+        }
+        flow.as_deref_mut()
     }
 
     /// Takes in that this is no MCP and never will be: what it has told is let go.

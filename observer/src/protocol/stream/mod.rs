@@ -190,13 +190,28 @@ impl Streams {
         (FlowId { link: link_id, side }, at)
     }
 
-    /// Notes that `pid` moved bytes of a flow.
+    /// Notes that `pid` moved bytes of a flow that are told elsewhere.
     pub(crate) fn act(&mut self, id: FlowId, at: At, pid: Pid) {
-        let Some(flow) = self.flow_mut(id) else {
-            return;
-        };
-        if flow.crew_mut(at).act(pid) {
+        if self.flow_mut(id).is_some_and(|flow| flow.crew_mut(at).act(pid)) {
             self.remember(pid, id.link);
+        }
+    }
+
+    /// Takes in who is at the other end of `key`: who is at an end of the stream below it.
+    pub(crate) fn take_crew(&mut self, key: StreamKey, (below, end): (LinkId, usize)) {
+        let flow = |side| self.flow(FlowId { link: below, side });
+        let writers = flow(end).map(|flow| flow.writers.clone());
+        let readers = flow(1 - end).map(|flow| flow.readers.clone());
+        let Some((id, own)) = self.find(key) else { return };
+        let Some(link) = self.link_mut(id) else { return };
+        if let (Some(writers), Some(flow)) = (&writers, link.flow_mut(1 - own)) {
+            flow.writers.join(writers);
+        }
+        if let (Some(readers), Some(flow)) = (&readers, link.flow_mut(own)) {
+            flow.readers.join(readers);
+        }
+        for pid in [writers, readers].iter().flatten().flat_map(Crew::everyone) {
+            self.remember(pid, id);
         }
     }
 
@@ -218,7 +233,8 @@ impl Streams {
         }
     }
 
-    fn remember(&mut self, pid: Pid, link: LinkId) {
+    /// Takes in that a process is at a stream.
+    pub(crate) fn remember(&mut self, pid: Pid, link: LinkId) {
         let links = self.processes.entry(pid).or_default();
         if links.last() != Some(&link) {
             links.push(link);

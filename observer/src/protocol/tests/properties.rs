@@ -126,6 +126,33 @@ fn finish(scene: &mut Scene) -> Vec<Output> {
     scene.outputs()
 }
 
+/// What a stream lets go while it rests, in the middle of a message or between two, is not missed.
+#[test]
+fn rest_changes_nothing() {
+    for carrier in [Carrier::Lines, Carrier::Http1, Carrier::Http2] {
+        for length in [37, 10_000] {
+            let told = [0, 3_000].map(|pause| {
+                let mut scene = Scene::new();
+                let (up, down) = scene.socket(1, 2, crate::protocol::event::Source::Tcp);
+                for (client, bytes) in session("t", carrier) {
+                    let (line, from, to) = if client { (up, 10, 20) } else { (down, 20, 10) };
+                    for piece in bytes.chunks(length) {
+                        scene.write(from, line, piece);
+                        scene.read(to, line, piece.len());
+                        scene.wait(pause * MILLI);
+                    }
+                }
+                calls(&finish(&mut scene))
+            });
+            assert_eq!(
+                (told[0].len(), &told[0]),
+                (5, &told[1]),
+                "{carrier:?} in pieces of {length}"
+            );
+        }
+    }
+}
+
 /// The first response begins with a hole that nobody knows of, the second request is lost: what comes next answers neither.
 #[test]
 fn responses_out_of_step_with_their_requests() {

@@ -129,6 +129,8 @@ families! {
         "Time spent in a kernel program, where the node keeps that (`sysctl kernel.bpf_stats_enabled`).";
     SKIPPED_RUNS = Counter "mcp_observer_skipped_runs_total" ["program"]
         "Runs of a kernel program that the kernel left out because it was running already on that CPU.";
+    TLS_PROCESSES = Gauge "mcp_observer_tls_processes" ["library", "state"]
+        "Processes that have a TLS library; state is attached, unsupported (no way in is known: its calls are not seen) or failed.";
     MUTED_BYTES = Counter "mcp_observer_muted_bytes_total" []
         "Bytes not copied because their stream is not MCP; nothing is lost with them.";
     SERIES_DROPPED = Counter "mcp_observer_series_dropped_total" ["metric"]

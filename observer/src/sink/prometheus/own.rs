@@ -25,6 +25,8 @@ pub struct Vitals {
     pub skipped_runs: Vec<(String, u64)>,
     /// Seconds in each program, where the kernel keeps them.
     pub run_seconds: Vec<(String, f64)>,
+    /// Processes that have a TLS library, by library and how far the way into it is open.
+    pub tls_processes: Vec<(&'static str, &'static str, u64)>,
     /// Bytes not copied because a verdict said so.
     pub muted_bytes: u64,
     /// Failed writes, by exporter.
@@ -45,6 +47,7 @@ pub(super) struct Own {
     probes: GaugeVec,
     skipped: IntCounterVec,
     run_seconds: CounterVec,
+    tls_processes: GaugeVec,
     muted: IntCounter,
     series_dropped: IntCounterVec,
     export_failures: IntCounterVec,
@@ -66,6 +69,7 @@ impl Own {
             probes: vector(&families::PROBE_ATTACHED, registry),
             run_seconds: vector(&families::RUN_SECONDS, registry),
             skipped: vector(&families::SKIPPED_RUNS, registry),
+            tls_processes: vector(&families::TLS_PROCESSES, registry),
             muted: single(&families::MUTED_BYTES, registry, IntCounter::with_opts),
             series_dropped: vector(&families::SERIES_DROPPED, registry),
             export_failures: vector(&families::EXPORT_FAILURES, registry),
@@ -116,6 +120,13 @@ impl Own {
         for (program, total) in &vitals.run_seconds {
             let counter = self.run_seconds.with_label_values(&[program]);
             counter.inc_by((total - counter.get()).max(0.0));
+        }
+        // What nobody has any more is gone.
+        self.tls_processes.reset();
+        for (library, state, count) in &vitals.tls_processes {
+            self.tls_processes
+                .with_label_values(&[library, state])
+                .set(*count as f64);
         }
         raise(&self.muted, vitals.muted_bytes);
         for (exporter, total) in &vitals.export_failures {

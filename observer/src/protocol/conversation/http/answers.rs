@@ -26,12 +26,9 @@ impl Pipeline {
             }
             self.exchange_is_mcp(link, number);
         }
-        let Some((context, mut parties)) = self.http_context(link, number) else {
+        let Some((context, parties)) = self.http_context(link, number) else {
             return;
         };
-        parties.vantage = self
-            .http_parties(flow_id, Side::Server, parties.transport, None)
-            .vantage;
         let Some(exchange) = self.talk(link).and_then(|talk| talk.exchange(number)) else {
             return;
         };
@@ -44,6 +41,7 @@ impl Pipeline {
         let slots = exchange.slots.clone();
         match parsed {
             Parsed::Broken(reason, id) => {
+                let parties = self.at_answer(flow_id, parties);
                 self.malformed(parties, Side::Server, reason);
                 let slot = id
                     .and_then(|id| self.find_http_request(&context.scopes, &id))
@@ -61,6 +59,14 @@ impl Pipeline {
             Parsed::Message(message) => {
                 self.http_answer(&source, (number, &context.scopes, &slots), message, seen, parties);
             }
+        }
+    }
+
+    /// The parties of an exchange as its answer shows them.
+    fn at_answer(&self, flow_id: FlowId, parties: Parties) -> Parties {
+        Parties {
+            vantage: self.parties(flow_id, Side::Server).vantage,
+            ..parties
         }
     }
 
@@ -94,7 +100,7 @@ impl Pipeline {
                     Some(slot) => self.answer(source, slot, Answered { body, length, cut }, seen),
                     None => {
                         let sight = self.http_sight(source.flow, number, cut);
-                        let id = id.as_ref();
+                        let (id, parties) = (id.as_ref(), self.at_answer(source.flow, parties));
                         self.unmatched(Stray {
                             scopes,
                             id,
@@ -106,11 +112,17 @@ impl Pipeline {
                 }
             }
             Err(Kind::Request(_, method, _)) if method.sender() != Sender::Client => {
-                let method = method.shown();
+                let (method, parties) = (method.shown(), self.at_answer(source.flow, parties));
                 self.observe(Observation::ServerRequest { parties, method });
             }
-            Err(Kind::Notification(method, params)) => self.notify(scopes, &method, &params, Side::Server, parties),
-            Err(_) => self.malformed(parties, Side::Server, MalformedReason::NotJsonRpc),
+            Err(Kind::Notification(method, params)) => {
+                let parties = self.at_answer(source.flow, parties);
+                self.notify(scopes, &method, &params, Side::Server, parties);
+            }
+            Err(_) => {
+                let parties = self.at_answer(source.flow, parties);
+                self.malformed(parties, Side::Server, MalformedReason::NotJsonRpc);
+            }
         }
     }
 

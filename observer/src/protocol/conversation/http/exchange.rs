@@ -48,7 +48,7 @@ pub(super) struct Exchange {
     pub(super) number: u64,
     /// Its stream; 0 in HTTP/1.1.
     pub(super) stream: u32,
-    pub(super) request: RequestHead,
+    pub(super) request: Arc<RequestHead>,
     /// The request has come to its end.
     pub(super) asked: bool,
     /// When its first byte was written, or else read.
@@ -131,7 +131,7 @@ impl HttpTalk {
     }
 
     /// A request begins; returns the number of its exchange.
-    pub(super) fn ask(&mut self, stream: u32, request: RequestHead, since: Option<Timestamp>) -> u64 {
+    pub(super) fn ask(&mut self, stream: u32, request: Arc<RequestHead>, since: Option<Timestamp>) -> u64 {
         if std::mem::take(&mut self.muted) {
             // A client that does not pipeline has had its answers: what muted bytes hid is over.
             self.exchanges.retain(|exchange| exchange.mcp);

@@ -3,6 +3,8 @@
 //! A connection is a row of exchanges, each a request and its response, whichever version of HTTP carries them. Whether an
 //! exchange is MCP is judged by itself: 200 REST requests and then one to `/mcp` on one connection are ordinary.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 mod answers;
@@ -48,8 +50,8 @@ impl Pipeline {
             .map(|flow| flow.seen(start, end))
             .unwrap_or_default();
         match kind {
-            FrameKind::Request(head) => self.http_request(flow_id, stream, *head, seen),
-            FrameKind::Response(head) => self.http_response(flow_id, stream, *head, seen),
+            FrameKind::Request(head) => self.http_request(flow_id, stream, head, seen),
+            FrameKind::Response(head) => self.http_response(flow_id, stream, head, seen),
             FrameKind::Body(payload) => self.http_body(flow_id, stream, &payload, seen),
             FrameKind::Event(event) if self.is_alone(flow_id, stream) => {
                 let kind = FrameKind::Line(event.data);
@@ -75,7 +77,7 @@ impl Pipeline {
         self.streams.link_mut(link)?.http.as_deref_mut()
     }
 
-    fn http_request(&mut self, flow_id: FlowId, stream: u32, head: RequestHead, seen: Seen) {
+    fn http_request(&mut self, flow_id: FlowId, stream: u32, head: Arc<RequestHead>, seen: Seen) {
         let Some(link) = self.streams.link_mut(flow_id.link) else {
             return;
         };
@@ -317,9 +319,9 @@ impl Pipeline {
             scopes: SmallVec::from_iter([Scope::Http(link, number), Scope::Session(name)]),
             conversation: Some(session.clone().map_or(PeerKey::Link(link), PeerKey::Session)),
             session,
-            version: request.version,
-            traceparent: request.traceparent,
-            user_agent: request.user_agent,
+            version: request.version.clone(),
+            traceparent: request.traceparent.clone(),
+            user_agent: request.user_agent.clone(),
             principal: request.principal,
             // HTTP+SSE, whose answers come on a connection that is older than the observer.
             unpaired: !sse && session_of(request.query.as_deref()).is_some(),

@@ -15,8 +15,9 @@ impl Pipeline {
         };
         if let Some(exchange) = self.talk(link).and_then(|talk| talk.exchange(number)) {
             exchange.sse = true;
-            exchange.request.query = query.map(Into::into);
-            exchange.request.session = Some(session.clone());
+            let request = Arc::make_mut(&mut exchange.request);
+            request.query = query.map(Into::into);
+            request.session = Some(session.clone());
         }
         self.sse_session(link, number, &session);
         self.sse_sessions.entry(session, || ());

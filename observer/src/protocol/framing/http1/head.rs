@@ -1,8 +1,10 @@
 //! Heads of HTTP/1.1 messages (RFC 9112), and how the ends of their bodies are told.
 
-use httparse::{EMPTY_HEADER, Header, Status};
+use std::mem::MaybeUninit;
 
-use crate::protocol::framing::head::{Facts, RequestHead, ResponseHead, Verb};
+use httparse::{Header, ParserConfig, Status};
+
+use crate::protocol::framing::head::{Facts, RequestHead, ResponseHead, Verb, Words};
 
 /// Fields of a head; servers allow about a hundred.
 const MAX_FIELDS: usize = 128;
@@ -56,8 +58,9 @@ pub(super) fn begins_chunk(bytes: &[u8]) -> bool {
 
 impl Head {
     /// Reads a head; one that is `torn` is read as far as its last whole line.
-    pub(super) fn parse(text: &[u8], torn: bool) -> Option<(Self, Framing)> {
-        let mut fields = [EMPTY_HEADER; MAX_FIELDS];
+    pub(super) fn parse(text: &[u8], torn: bool, words: &mut Words) -> Option<(Self, Framing)> {
+        let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+        let parser = ParserConfig::default();
         let repaired;
         let text = if torn {
             let end = memchr::memrchr(b'\n', text)?;
@@ -67,11 +70,12 @@ impl Head {
             text
         };
         if text.starts_with(b"HTTP/") {
-            let mut response = httparse::Response::new(&mut fields);
-            let Ok(Status::Complete(_)) = response.parse(text) else {
+            let mut response = httparse::Response::new(&mut []);
+            let Ok(Status::Complete(_)) = parser.parse_response_with_uninit_headers(&mut response, text, &mut fields)
+            else {
                 return None;
             };
-            let (facts, told) = read(response.headers)?;
+            let (facts, told) = read(response.headers, words)?;
             let status = response.code?;
             let framing = match status {
                 100..=199 | 204 | 304 => Framing::None,
@@ -79,23 +83,26 @@ impl Head {
             };
             return Some((Self::Response(facts.response(Some(status))), framing));
         }
-        let mut request = httparse::Request::new(&mut fields);
-        let Ok(Status::Complete(_)) = request.parse(text) else {
+        let mut request = httparse::Request::new(&mut []);
+        let Ok(Status::Complete(_)) = parser.parse_request_with_uninit_headers(&mut request, text, &mut fields) else {
             return None;
         };
         let (method, target) = (request.method?, request.path?);
-        let (facts, told) = read(request.headers)?;
+        let (facts, told) = read(request.headers, words)?;
         if told == Some(Framing::UntilClose) {
             // Where a request with such a body ends cannot be known (section 6.3).
             return None;
         }
         let framing = told.unwrap_or(Framing::None);
-        Some((Self::Request(facts.request(Verb::named(method), target)), framing))
+        Some((
+            Self::Request(facts.request(Verb::named(method), target, words)),
+            framing,
+        ))
     }
 }
 
 /// What fields say of the message and of the length of its body; `None` where they contradict each other about that.
-fn read(fields: &[Header<'_>]) -> Option<(Facts, Option<Framing>)> {
+fn read(fields: &[Header<'_>], words: &mut Words) -> Option<(Facts, Option<Framing>)> {
     let (mut facts, mut framing, mut transfer) = (Facts::default(), None, "");
     for field in fields {
         match field.name.len() {
@@ -122,7 +129,7 @@ fn read(fields: &[Header<'_>]) -> Option<(Facts, Option<Framing>)> {
                     _ => framing = Some(length),
                 }
             }
-            _ => facts.read(field.name, field.value),
+            _ => facts.read(field.name, field.value, words),
         }
     }
     // What is done for the transfer comes over what is done to the content.

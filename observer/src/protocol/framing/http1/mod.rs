@@ -7,11 +7,13 @@
 //!  └────── Seek ◄────────────────┘      (leaves at the next call that begins like a message)
 //! ```
 
+use std::sync::Arc;
+
 use bytes::{Buf, Bytes, BytesMut};
 use observer_common::drops::DropReason;
 
 use super::content::{Content, Tally};
-use super::head::Media;
+use super::head::{Media, Words};
 use super::{Ending, Frame, FrameKind, Next, Step};
 use crate::protocol::observation::{MalformedReason, Side};
 use crate::protocol::reassembly::Chunk;
@@ -27,6 +29,12 @@ const MAX_HEAD: usize = 64 << 10;
 
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 
+/// Where a head ends, if it does.
+fn end_of_head(text: &[u8]) -> Option<usize> {
+    let mut lines = memchr::memchr_iter(b'\n', text).map(|at| at + 1);
+    lines.find(|end| text[..*end].ends_with(END_OF_HEAD))
+}
+
 /// Cuts one direction of a connection into messages.
 #[derive(Debug)]
 pub(crate) struct HttpFramer {
@@ -39,6 +47,7 @@ pub(crate) struct HttpFramer {
     /// The head or the chunk line so far, when it began in an earlier chunk.
     partial: BytesMut,
     content: Content,
+    words: Words,
     /// Messages whose head was read.
     heads: u64,
     is_response: bool,
@@ -78,6 +87,7 @@ impl HttpFramer {
             state: State::Head,
             partial: BytesMut::new(),
             content: Content::default(),
+            words: Words::default(),
             heads: 0,
             is_response: false,
             tally: Tally::default(),
@@ -180,7 +190,7 @@ impl HttpFramer {
             }
             let step = match self.state {
                 State::Head => self.head(),
-                State::TornHead => self.read_head(true),
+                State::TornHead => self.read_partial(true),
                 State::Length(0) => self.done(Ending::Whole),
                 State::Length(left) => self.data(left, max_bytes),
                 State::ChunkSize => self.chunk_size(),
@@ -314,24 +324,31 @@ impl HttpFramer {
             return Some(Step::NeedMore);
         }
         let known = self.partial.len();
-        let found = if known == 0 {
-            memchr::memmem::find(&self.input, END_OF_HEAD).map(|at| at + END_OF_HEAD.len())
-        } else {
-            self.partial.extend_from_slice(&self.input);
-            let searched = known.saturating_sub(END_OF_HEAD.len() - 1);
-            let found = memchr::memmem::find(&self.partial[searched..], END_OF_HEAD);
-            found.map(|at| searched + at + END_OF_HEAD.len() - known)
-        };
-        let part = self.input.split_to(found.unwrap_or(self.input.len()));
-        self.at += part.len() as u64;
-        self.partial.truncate(known);
-        self.partial.extend_from_slice(&part);
+        if known == 0
+            && begins_message(&self.input)
+            && let Some(length) = end_of_head(&self.input)
+        {
+            // The head is in one piece, as nearly all are: it is read where it is.
+            let text = &self.input[..length];
+            let read = Head::parse(text, false, &mut self.words);
+            let preface = text == PREFACE;
+            self.input.advance(length);
+            self.at += length as u64;
+            return self.head_over(read, preface, length);
+        }
+        self.partial.extend_from_slice(&self.input);
+        let searched = known.saturating_sub(END_OF_HEAD.len() - 1);
+        let found = end_of_head(&self.partial[searched..]).map(|end| searched + end - known);
+        let part = found.unwrap_or(self.input.len());
+        self.input.advance(part);
+        self.at += part as u64;
+        self.partial.truncate(known + part);
         if !begins_message(&self.partial) {
             self.reject();
             return None;
         }
         if found.is_some() {
-            return self.read_head(false);
+            return self.read_partial(false);
         }
         if self.partial.len() > MAX_HEAD {
             self.give_up(0);
@@ -342,20 +359,30 @@ impl HttpFramer {
     }
 
     /// Reads `partial`, which ends where the head ends.
-    fn read_head(&mut self, torn: bool) -> Option<Step> {
+    fn read_partial(&mut self, torn: bool) -> Option<Step> {
         let text = self.partial.split();
-        if text == PREFACE {
-            self.tally.used += text.len() as u64;
+        let read = Head::parse(&text, torn, &mut self.words);
+        let step = self.head_over(read, text == PREFACE, text.len());
+        if torn && self.state != (State::Seek { chunked: false }) {
+            self.state = State::Done(Ending::Gap);
+        }
+        step
+    }
+
+    /// A head of `length` bytes came to its end; `read` is `None` where it is none.
+    fn head_over(&mut self, read: Option<(Head, Framing)>, preface: bool, length: usize) -> Option<Step> {
+        if preface {
+            self.tally.used += length as u64;
             return Some(Step::Frame(Frame::of(self.start..self.at, FrameKind::Preface)));
         }
-        let Some((head, framing)) = Head::parse(&text, torn) else {
-            self.give_up(text.len());
+        let Some((head, framing)) = read else {
+            self.give_up(length);
             self.state = State::Seek { chunked: false };
             return None;
         };
         self.heads += 1;
         self.guessed = false;
-        self.tally.used += text.len() as u64;
+        self.tally.used += length as u64;
         self.is_response = matches!(head, Head::Response(_));
         self.state = match framing {
             Framing::None => State::Length(0),
@@ -363,17 +390,14 @@ impl HttpFramer {
             Framing::Chunked => State::ChunkSize,
             Framing::UntilClose => State::UntilClose,
         };
-        if torn {
-            self.state = State::Done(Ending::Gap);
-        }
         let (kind, media, coding) = match head {
             Head::Request(head) => {
                 let coding = head.coding;
-                (FrameKind::Request(Box::new(head)), Media::Json, coding)
+                (FrameKind::Request(Arc::new(head)), Media::Json, coding)
             }
             Head::Response(head) => {
                 let (media, coding) = (head.media, head.coding);
-                (FrameKind::Response(Box::new(head)), media, coding)
+                (FrameKind::Response(head), media, coding)
             }
         };
         self.content = Content::new(media, coding);

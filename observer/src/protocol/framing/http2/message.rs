@@ -9,7 +9,7 @@ use super::{FrameKind, Http2Framer, MAX_BLOCK, MAX_MESSAGES};
 use crate::protocol::framing::body::KEPT_END;
 use crate::protocol::framing::coding::Codings;
 use crate::protocol::framing::content::{Content, Tally};
-use crate::protocol::framing::head::{Facts, Media, Verb, keep};
+use crate::protocol::framing::head::{Facts, Media, Verb, Words};
 use crate::protocol::framing::hpack::{Broken, Field};
 use crate::protocol::observation::{MalformedReason, Side};
 
@@ -79,7 +79,7 @@ struct Head {
 }
 
 impl Head {
-    fn take(&mut self, field: Field<'_>) {
+    fn take(&mut self, field: Field<'_>, words: &mut Words) {
         let Some((name, value)) = field.name.zip(field.value) else {
             self.partial = true;
             return;
@@ -87,11 +87,11 @@ impl Head {
         let text = || std::str::from_utf8(value).unwrap_or("");
         match name {
             b":method" => self.verb = Some(Verb::named(text())),
-            b":path" => self.path = keep(text()),
-            b":authority" => self.facts.authority = keep(text()),
+            b":path" => self.path = Some(words.keep(text())),
+            b":authority" => self.facts.authority = Some(words.keep(text())),
             b":status" => self.status = text().parse().ok(),
             b"content-length" => self.length = text().parse().ok(),
-            _ => self.facts.read(std::str::from_utf8(name).unwrap_or(""), value),
+            _ => self.facts.read(std::str::from_utf8(name).unwrap_or(""), value, words),
         }
     }
 
@@ -105,7 +105,7 @@ impl Head {
     }
 
     /// The frame it makes, and the content that follows.
-    fn frame(mut self, sender: Side) -> (FrameKind, Content) {
+    fn frame(mut self, sender: Side, words: &mut Words) -> (FrameKind, Content) {
         if self.partial {
             self.facts.media.get_or_insert(Media::Untold);
             self.facts.coding.get_or_insert(Codings::UNTOLD);
@@ -113,14 +113,14 @@ impl Head {
         match sender {
             Side::Client => {
                 let path = self.path.unwrap_or_default();
-                let head = self.facts.request(self.verb.unwrap_or_default(), &path);
+                let head = self.facts.request(self.verb.unwrap_or_default(), &path, words);
                 let content = Content::new(Media::Json, head.coding);
-                (FrameKind::Request(Box::new(head)), content)
+                (FrameKind::Request(Arc::new(head)), content)
             }
             Side::Server => {
                 let head = self.facts.response(self.status);
                 let content = Content::new(head.media, head.coding);
-                (FrameKind::Response(Box::new(head)), content)
+                (FrameKind::Response(head), content)
             }
         }
     }
@@ -165,7 +165,7 @@ impl Http2Framer {
     /// A header block is complete.
     fn block_over(&mut self, block: &Block, bytes: &[u8]) {
         let mut head = Head::default();
-        match self.hpack.decode(bytes, |field| head.take(field)) {
+        match self.hpack.decode(bytes, |field| head.take(field, &mut self.words)) {
             Ok(()) => self.tally.used += bytes.len() as u64,
             Err(Broken) => {
                 self.tally.lost += bytes.len() as u64;
@@ -201,7 +201,7 @@ impl Http2Framer {
         };
         self.heads += 1;
         let left = head.length;
-        let (kind, content) = head.frame(sender);
+        let (kind, content) = head.frame(sender, &mut self.words);
         let interim = matches!(&kind, FrameKind::Response(head) if head.is_interim());
         self.start = block.start;
         self.push(stream, kind);

@@ -24,6 +24,7 @@ use observer_common::drops::DropReason;
 use self::frame::{CONTINUATION, DATA, FrameHeader, GOAWAY, HEADER, HEADERS, PUSH_PROMISE, RST_STREAM};
 use self::message::{Block, Message};
 use super::content::Tally;
+use super::head::Words;
 use super::hpack;
 use super::{Ending, Frame, FrameKind, NOISE_BYTES, Step};
 use crate::protocol::observation::{MalformedReason, Side};
@@ -52,6 +53,7 @@ pub(crate) struct Http2Framer {
     /// The header block in the making.
     block: Option<Block>,
     hpack: hpack::Decoder,
+    words: Words,
     /// Which side sends, once that is known.
     sender: Option<Side>,
     messages: BTreeMap<u32, Message>,
@@ -105,6 +107,7 @@ impl Http2Framer {
             partial: BytesMut::new(),
             block: None,
             hpack: hpack::Decoder::new(),
+            words: Words::default(),
             sender: Some(sender),
             messages: BTreeMap::new(),
             room: 0,
@@ -367,6 +370,7 @@ impl Http2Framer {
             self.partial = BytesMut::new();
         }
         self.ready.shrink_to_fit();
+        self.words = Words::default();
         self.hpack.rest();
     }
 
