@@ -275,6 +275,10 @@ fn calls(told: Vec<Output>) -> BTreeMap<u64, Call> {
 fn what_is_read_from_the_first_byte_is_what_was_sent() {
     let (writes, changes) = talk();
     assert!(changes > 20, "{changes} changes of a table");
+    // Encoders answer by telling the new size where a header block begins (RFC 7541, section 6.3).
+    let resized = |(_, _, frame): &&Write| frame.get(3) == Some(&1) && frame.get(9).is_some_and(|byte| byte >> 5 == 1);
+    let resized = writes.iter().filter(resized).count();
+    assert!(resized > 10, "{resized} blocks resize the table");
     for piece in [usize::MAX, 13] {
         let told = play(&writes, piece);
         let lost = told.iter().find(|output| matches!(output, Output::Lost { .. }));

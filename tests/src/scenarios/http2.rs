@@ -70,7 +70,7 @@ fn pairs() -> Vec<Pair> {
 fn sdks_joined(stage: &Stage) -> Result<()> {
     let mut all = pairs()
         .into_iter()
-        .map(|pair| stage.start(pair, "session", stage.lab.stretch(60)))
+        .map(|pair| stage.start(pair, "session", stage.lab.stretch(150)))
         .collect::<Result<Vec<Running>>>()?;
     for running in &all {
         let under_way = || (Truth::read(&running.truth).ok()?.answered() > 4).then_some(());

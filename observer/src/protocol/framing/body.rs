@@ -91,6 +91,16 @@ impl Collector {
         self.tail.extend_from_slice(piece_end);
     }
 
+    /// Its last byte so far.
+    pub(crate) fn last(&self) -> Option<u8> {
+        let head: &[u8] = match &self.head {
+            Head::Empty => &[],
+            Head::One(piece) => piece,
+            Head::Many(many) => many,
+        };
+        self.tail.last().or_else(|| head.last()).copied()
+    }
+
     fn take_head(&mut self) -> Bytes {
         match std::mem::take(&mut self.head) {
             Head::Empty => Bytes::new(),

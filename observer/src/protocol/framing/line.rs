@@ -201,18 +201,17 @@ impl LineFramer {
         })
     }
 
-    /// Whether what follows may be of another framing: no JSON line is in the making.
+    /// Whether what follows may be of another framing: no JSON line is in the making, or one that may be a whole content.
     pub(crate) fn may_be_other(&self) -> bool {
-        self.state != State::Json
+        self.state != State::Json || matches!(self.line.last(), Some(b'}' | b']'))
     }
 
-    /// Lets the line in the making go; its loss is reported by the next step. Returns the position.
-    pub(crate) fn abandon(&mut self) -> u64 {
+    /// Lets the line in the making go; its loss is reported by the next step.
+    fn abandon(&mut self) {
         let held = self.line.held_bytes() as u64;
         self.line.take();
         self.lost += held;
         self.state = State::Start;
-        self.at
     }
 
     /// Takes in that the lines carry JSON-RPC; whether they do so for good.
@@ -250,53 +249,14 @@ impl LineFramer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::framing::tests::run;
+    use crate::protocol::framing::{Framer, Suspicion};
 
-    /// Lines that come out of `pieces` (`None`: a hole of 3 bytes), in brackets with their positions.
+    /// Lines that come out of `pieces` (`None`: a hole of 3 bytes), after their positions.
     fn check(pieces: &[Option<&str>], kind: GapKind, expected: &str) {
-        let mut framer = LineFramer::default();
-        let mut out = Vec::new();
-        let mut at = 0;
-        for piece in pieces {
-            framer.feed(match piece {
-                Some(text) => Chunk::Bytes {
-                    start: at,
-                    bytes: Bytes::copy_from_slice(text.as_bytes()),
-                    fresh: true,
-                },
-                None => Chunk::Gap {
-                    start: at,
-                    length: 3,
-                    kind,
-                },
-            });
-            at += piece.map_or(3, |text| text.len() as u64);
-            drain(&mut framer, &mut out);
-        }
-        framer.finish();
-        drain(&mut framer, &mut out);
-        assert_eq!(out.join(" "), expected, "{pieces:?}");
-    }
-
-    fn drain(framer: &mut LineFramer, out: &mut Vec<String>) {
-        loop {
-            match framer.step(1000) {
-                Step::NeedMore => return,
-                Step::Response => {}
-                Step::Lost { bytes, .. } => out.push(format!("lost:{bytes}")),
-                Step::Frame(Frame { start, end, kind, .. }) => out.push(match kind {
-                    FrameKind::Line(payload) => format!(
-                        "{start}..{end}={}{}",
-                        String::from_utf8_lossy(payload.text()),
-                        if payload.cut {
-                            format!("…{}", String::from_utf8_lossy(&payload.tail))
-                        } else {
-                            String::new()
-                        }
-                    ),
-                    _ => format!("{start}..{end}:stray"),
-                }),
-            }
-        }
+        let framer = Framer::Line(Box::default(), Suspicion::Settled);
+        let pieces: Vec<_> = pieces.iter().map(|piece| piece.map(str::as_bytes).ok_or(3)).collect();
+        assert_eq!(run(framer, &pieces, 0, kind), expected, "{pieces:?}");
     }
 
     #[test]

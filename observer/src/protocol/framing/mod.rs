@@ -218,7 +218,8 @@ impl Framer {
         match self {
             Self::Line(line, Suspicion::Open(noise)) => {
                 if fresh && line.may_be_other() && http1::begins_message(bytes) {
-                    *self = Self::Http(Box::new(HttpFramer::new(line.abandon())));
+                    let lost = line.held_bytes() as u64;
+                    *self = Self::Http(Box::new(HttpFramer::after_loss(at, lost)));
                 } else if fresh && http2::begins_frames(bytes) {
                     // No JSON has such bytes: the line in the making was part of a content.
                     let lost = line.held_bytes() as u64;
@@ -226,6 +227,13 @@ impl Framer {
                 } else {
                     noise.add(bytes);
                 }
+            }
+            // What was taken for a line of its own was the content of a message whose head went by unseen.
+            Self::Line(line, Suspicion::Settled)
+                if fresh && line.may_be_other() && http1::begins_with_start_line(bytes) =>
+            {
+                let lost = line.held_bytes() as u64;
+                *self = Self::Http(Box::new(HttpFramer::after_loss(at, lost)));
             }
             Self::Http2(http) if fresh && http.is_lost() && http1::begins_message(bytes) => {
                 *self = Self::Http(Box::new(HttpFramer::new(at)));
@@ -379,3 +387,6 @@ impl Framer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

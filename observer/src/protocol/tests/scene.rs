@@ -198,7 +198,7 @@ impl Scene {
     }
 
     /// given == used + lost + held, for every flow.
-    fn audit(&self) {
+    pub(super) fn audit(&self) {
         for (_, link) in self.pipeline.streams.iter() {
             for flow in link.flows() {
                 assert!(flow.is_balanced(), "{flow:?}");

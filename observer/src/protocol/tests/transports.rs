@@ -328,3 +328,20 @@ fn lines_of_json() {
         .join("\n")
     );
 }
+
+/// The content alone reads like a line, with its end or without; what comes next on the connection is HTTP all the same.
+#[test]
+fn joined_between_a_head_and_its_content() {
+    for end in ["", "\n"] {
+        let (asked, answered) = (format!("{}{end}", call(1)), format!("{}{end}", result(1)));
+        let told = talk(&[Err(&answered), Ok(&post(&call(2))), Err(&ok(&result(2)))]);
+        assert!(told.contains(&good(2)) && !told.contains("malformed"), "{told}");
+        let told = talk(&[
+            Ok(&asked),
+            Err(&ok(&result(1))),
+            Ok(&post(&call(2))),
+            Err(&ok(&result(2))),
+        ]);
+        assert!(told.contains(&good(2)) && !told.contains("malformed"), "{told}");
+    }
+}

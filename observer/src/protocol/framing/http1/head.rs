@@ -50,6 +50,16 @@ pub(crate) fn begins_message(bytes: &[u8]) -> bool {
             .any(|start| bytes.starts_with(start) || start.starts_with(bytes))
 }
 
+/// Whether bytes begin with the whole first line of an HTTP/1 message, which no line of JSON or of a log is.
+pub(crate) fn begins_with_start_line(bytes: &[u8]) -> bool {
+    let end = memchr::memchr(b'\n', bytes).unwrap_or(0);
+    let Some(line) = bytes[..end].strip_suffix(b"\r") else {
+        return false;
+    };
+    let is_request = line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0");
+    begins_message(line) && (is_request || line.starts_with(b"HTTP/1."))
+}
+
 /// Whether bytes begin like a chunk: up to 8 hexadecimal digits, then a line end.
 pub(super) fn begins_chunk(bytes: &[u8]) -> bool {
     let digits = bytes.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();

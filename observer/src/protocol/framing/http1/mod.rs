@@ -21,8 +21,8 @@ use crate::protocol::reassembly::Chunk;
 mod chunked;
 mod head;
 
-pub(crate) use head::begins_message;
 use head::{Framing, Head, PREFACE};
+pub(crate) use head::{begins_message, begins_with_start_line};
 
 /// Bytes of a head; servers refuse more than 8 to 64 KiB.
 const MAX_HEAD: usize = 64 << 10;
@@ -55,6 +55,8 @@ pub(crate) struct HttpFramer {
     rejected: bool,
     /// After a hole: a message is taken to begin here, which its head has yet to show.
     guessed: bool,
+    /// The input begins the message after the one that is torn.
+    next_begins: bool,
     ended: bool,
 }
 
@@ -93,6 +95,7 @@ impl HttpFramer {
             tally: Tally::default(),
             rejected: false,
             guessed: false,
+            next_begins: false,
             ended: false,
         }
     }
@@ -118,6 +121,13 @@ impl HttpFramer {
         (nothing && between).then_some(next)
     }
 
+    /// A framer for a stream of which so many bytes before `at` are `lost`.
+    pub(super) fn after_loss(at: u64, lost: u64) -> Self {
+        let mut framer = Self::new(at);
+        framer.tally.lost = lost;
+        framer
+    }
+
     pub(crate) fn feed(&mut self, chunk: Chunk) {
         match chunk {
             Chunk::Bytes { start, bytes, fresh } => {
@@ -135,9 +145,11 @@ impl HttpFramer {
     /// Leaves [`State::Seek`] when the input begins like a message or a chunk.
     fn seek(&mut self, chunked: bool) {
         if begins_message(&self.input) {
-            self.state = State::Head;
-            self.start = self.at;
             self.guessed = true;
+            self.start = if chunked { self.start } else { self.at };
+            // What is there of a message that was torn comes out before the next one.
+            self.next_begins = chunked;
+            self.state = if chunked { State::Done(Ending::Gap) } else { State::Head };
         } else if chunked && head::begins_chunk(&self.input) {
             self.state = State::ChunkSize;
         }
@@ -430,6 +442,7 @@ impl HttpFramer {
         }
         self.state = match ending {
             Ending::Whole | Ending::Unread => State::Head,
+            Ending::Gap if std::mem::take(&mut self.next_begins) => State::Head,
             Ending::Gap | Ending::Short => State::Seek { chunked: false },
         };
         self.start = end;

@@ -34,7 +34,7 @@ pub(super) struct Message {
     pub(super) content: Content,
     /// Its head has come: what comes as another one are trailers.
     pub(super) headed: bool,
-    /// Bytes of content that are still to come, where its head says how many there are and no hole came since.
+    /// Of a response: bytes of content that are still to come, where its head says how many there are and no hole came since.
     pub(super) left: Option<u64>,
     /// Its sender has ended the stream.
     pub(super) ended: bool,
@@ -200,7 +200,8 @@ impl Http2Framer {
             }
         };
         self.heads += 1;
-        let left = head.length;
+        // Who serves waits for the end of a request; who asked for an answer may go when it has come.
+        let left = head.length.filter(|_| sender == Side::Server);
         let (kind, content) = head.frame(sender, &mut self.words);
         let interim = matches!(&kind, FrameKind::Response(head) if head.is_interim());
         self.start = block.start;
