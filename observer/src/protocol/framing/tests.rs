@@ -81,7 +81,7 @@ fn word(frame: Frame) -> String {
 
 /// A hole is an ellipsis.
 fn text(payload: &Payload) -> String {
-    let bytes = String::from_utf8_lossy(&payload.bytes);
+    let bytes = String::from_utf8_lossy(payload.text());
     if payload.cut {
         format!("{bytes}…{}", String::from_utf8_lossy(&payload.tail))
     } else {

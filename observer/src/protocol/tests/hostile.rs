@@ -64,7 +64,8 @@ fn what_is_not_mcp_is_said_so() {
     check(Source::Tcp, &noise(1 << 20), Some(Verdict::NotMcp), k64);
     check(Source::Pipe, &noise(1 << 20), Some(Verdict::NotMcp), k64);
     let ciphertext = [b"\x16\x03\x01\x02\x00".as_slice(), &noise(1 << 20)].concat();
-    check(Source::Tcp, &ciphertext, Some(Verdict::NotMcp), k64);
+    // It may carry a session that is seen as plain text: its calls are looked at for a while.
+    check(Source::Tcp, &ciphertext, Some(Verdict::HeadsOnly), k64);
     check(
         Source::Pipe,
         "a line of a log\n".repeat(10_000).as_bytes(),
