@@ -211,7 +211,7 @@ impl Capture {
                 }
                 Some(event) => {
                     if let (Some(tls), Event::Process(process)) = (&mut self.tls, &event) {
-                        tls.replaced(&mut self.ebpf, process.pid.0);
+                        tls.replaced(process.pid.0);
                     }
                     take(event);
                 }

@@ -16,7 +16,7 @@ use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 
 use anyhow::{Context, Result};
 use aya::Ebpf;
-use aya::programs::uprobe::{UProbeLinkId, UProbeScope};
+use aya::programs::uprobe::{UProbeLink, UProbeScope};
 use aya::programs::{FExit, Program, UProbe};
 
 use self::elf::Findings;
@@ -30,6 +30,9 @@ const QUEUE: usize = 256;
 
 /// Processes whose libraries are attached in one turn: each takes system calls, and the ring fills meanwhile.
 const AT_ONCE: usize = 16;
+
+/// Probes that one thread takes away at the end.
+const LINKS_AT_ONCE: usize = 16;
 
 /// The function whose return tells that a file was mapped.
 const MAPPING: &str = "vm_mmap_pgoff";
@@ -67,6 +70,8 @@ pub(super) struct Tls {
     one_process_each: bool,
     libraries: HashMap<Place, Attached>,
     processes: HashMap<u32, Vec<Place>>,
+    /// Takes probes that nobody needs: the kernel lets the one that takes them away wait for everyone in them.
+    unneeded: Sender<Vec<UProbeLink>>,
 }
 
 /// Where probes are: a file, and the process where they serve only one.
@@ -76,7 +81,7 @@ type Place = (FileId, Option<u32>);
 struct Attached {
     library: &'static str,
     state: State,
-    links: Vec<(&'static str, UProbeLinkId)>,
+    links: Vec<UProbeLink>,
     users: HashSet<u32>,
 }
 
@@ -112,6 +117,11 @@ impl Tls {
             .name("tls-search".to_owned())
             .spawn(move || search::search(&scope, &requests, &findings))
             .context("cannot start a thread; raise the limit on processes")?;
+        let (unneeded, links) = channel::<Vec<UProbeLink>>();
+        std::thread::Builder::new()
+            .name("tls-detach".to_owned())
+            .spawn(move || links.iter().for_each(drop))
+            .context("cannot start a thread; raise the limit on processes")?;
         Ok(Self {
             wanted,
             found,
@@ -119,6 +129,7 @@ impl Tls {
             one_process_each,
             libraries: HashMap::new(),
             processes: HashMap::new(),
+            unneeded,
         })
     }
 
@@ -128,9 +139,9 @@ impl Tls {
     }
 
     /// A process is new, is another program now, or has ended.
-    pub(super) fn replaced(&mut self, ebpf: &mut Ebpf, process: u32) {
+    pub(super) fn replaced(&mut self, process: u32) {
         for place in self.processes.remove(&process).unwrap_or_default() {
-            self.leave(ebpf, place, process);
+            self.leave(place, process);
         }
         self.note(Change::Replaced(process));
     }
@@ -189,12 +200,12 @@ impl Tls {
         };
         for place in before.unwrap_or_default() {
             if !places.contains(&place) {
-                self.leave(ebpf, place, process);
+                self.leave(place, process);
             }
         }
     }
 
-    fn leave(&mut self, ebpf: &mut Ebpf, place: Place, process: u32) {
+    fn leave(&mut self, place: Place, process: u32) {
         let Some(attached) = self.libraries.get_mut(&place) else {
             return;
         };
@@ -202,8 +213,25 @@ impl Tls {
         if attached.users.is_empty()
             && let Some(attached) = self.libraries.remove(&place)
         {
-            attached.detach(ebpf);
+            let _ = self.unneeded.send(attached.links);
         }
+    }
+}
+
+/// Takes every probe away. Each takes the kernel milliseconds of waiting, which many may do at the same time.
+impl Drop for Tls {
+    fn drop(&mut self) {
+        let mut links: Vec<_> = self
+            .libraries
+            .drain()
+            .flat_map(|(_, attached)| attached.links)
+            .collect();
+        std::thread::scope(|scope| {
+            while !links.is_empty() {
+                let some = links.split_off(links.len().saturating_sub(LINKS_AT_ONCE));
+                scope.spawn(move || drop(some));
+            }
+        });
     }
 }
 
@@ -225,9 +253,12 @@ impl Attached {
                 if program == RETURN && !point.returns {
                     continue;
                 }
-                let link = probe(ebpf, program).and_then(|probe| Ok(probe.attach(point.offset, &target, scope)?));
+                let link = probe(ebpf, program).and_then(|probe| {
+                    let link = probe.attach(point.offset, &target, scope)?;
+                    Ok(probe.take_link(link)?)
+                });
                 match link {
-                    Ok(link) => attached.links.push((program, link)),
+                    Ok(link) => attached.links.push(link),
                     Err(error) => {
                         tracing::warn!(
                             "{}: cannot attach {program} at {:#x}: {error:#}",
@@ -249,15 +280,6 @@ impl Attached {
             state,
             links: Vec::new(),
             users: HashSet::new(),
-        }
-    }
-
-    fn detach(self, ebpf: &mut Ebpf) {
-        for (program, link) in self.links {
-            // The other way round than it was attached: an entry without its return tells nothing.
-            if let Ok(probe) = probe(ebpf, program) {
-                let _ = probe.detach(link);
-            }
         }
     }
 }
