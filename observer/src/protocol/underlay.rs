@@ -23,7 +23,7 @@ const MAX_REMEMBERED: usize = 16_384;
 /// Calls that move ciphertext on one connection that are looked at.
 const MAX_LOOKS: u32 = 64;
 
-/// Neighbourhoods of a session with one socket that prove that it carries the session.
+/// Neighbourhoods that prove that a socket carries a session: of one session, or one at each end of the connection.
 const PROOF: u8 = 2;
 
 /// Nanoseconds that what a server reads waits for the proof.
@@ -37,6 +37,9 @@ const MAX_WAITING: usize = 1024;
 const RECORD: u64 = 16 << 10;
 const LEAST_AROUND: u64 = 17;
 const MOST_AROUND: u64 = 64;
+
+/// What may go with it in one call: the end of a handshake, session tickets.
+const BESIDE: u64 = 1024;
 
 /// An end of a socket's stream.
 type Place = (LinkId, usize);
@@ -78,7 +81,10 @@ enum Role {
 #[derive(Debug, Default)]
 struct Socket {
     looks: u32,
+    /// What it carries, as its ends have it.
     sessions: [Option<StreamKey>; 2],
+    /// What it may carry.
+    candidates: [Option<StreamKey>; 2],
 }
 
 /// What a thread has just done.
@@ -116,8 +122,8 @@ impl Underlay {
         is_record(&data.bytes) || (!self.sockets.is_empty() && self.sockets.contains(&link))
     }
 
-    /// Takes in that plain text was moved; returns the socket that this proves.
-    fn plain(&mut self, data: &Data) -> Option<Place> {
+    /// Takes in that plain text was moved; returns what this proves.
+    fn plain(&mut self, data: &Data) -> Vec<(StreamKey, Place)> {
         let session = self.sessions.entry(data.key, || {
             let client = data.direction == Direction::Sent;
             Session {
@@ -130,7 +136,7 @@ impl Underlay {
             }
         });
         if session.socket.is_some() {
-            return None;
+            return Vec::new();
         }
         let thread = self.threads.entry(data.tid, Thread::default);
         let bytes = u64::from(data.span);
@@ -152,38 +158,66 @@ impl Underlay {
                     });
                 }
             }
-            return None;
+            return Vec::new();
         }
-        let (place, received, returned) = thread.received.take()?;
+        let Some((place, received, returned)) = thread.received.take() else {
+            return Vec::new();
+        };
         if entered <= returned && returned <= data.returned {
-            return session.prove(place, PROOF);
+            self.prove(data.key, place, PROOF)
+        } else if go_together(bytes, 1, received) {
+            self.prove(data.key, place, 1)
+        } else {
+            Vec::new()
         }
-        go_together(bytes, 1, received)
-            .then(|| session.prove(place, 1))
-            .flatten()
     }
 
-    /// Takes in that ciphertext was moved at an end of a socket; returns the session that this proves to be the one above.
-    fn cipher(&mut self, place: Place, data: &Data) -> Option<StreamKey> {
+    /// Takes in that ciphertext was moved at an end of a socket; returns what this proves.
+    fn cipher(&mut self, place: Place, data: &Data) -> Vec<(StreamKey, Place)> {
         let bytes = u64::from(data.span);
         let thread = self.threads.entry(data.tid, Thread::default);
         if data.direction == Direction::Received {
             thread.received = Some((place, bytes, data.returned));
-            return None;
+            return Vec::new();
         }
-        let sent = thread.sent.take()?;
-        let entered = data.entered.unwrap_or(data.returned);
-        let within = sent.entered <= entered && data.returned <= sent.returned;
-        let proof = if within {
-            PROOF
-        } else {
-            u8::from(go_together(sent.bytes, sent.calls, bytes))
+        let Some(sent) = thread.sent.take() else {
+            return Vec::new();
         };
-        let session = self.sessions.get_mut(&sent.session)?;
-        if session.socket.is_some() || proof == 0 {
-            return None;
+        let entered = data.entered.unwrap_or(data.returned);
+        if sent.entered <= entered && data.returned <= sent.returned {
+            self.prove(sent.session, place, PROOF)
+        } else if go_together(sent.bytes, sent.calls, bytes) {
+            self.prove(sent.session, place, 1)
+        } else {
+            Vec::new()
         }
-        session.prove(place, proof).map(|_| sent.session)
+    }
+
+    /// Takes in a neighbourhood of a session and a socket; returns the sessions whose socket is proved by it. A session that may be
+    /// at the other end of the same connection proves it as well, and is proved.
+    fn prove(&mut self, key: StreamKey, place: Place, proof: u8) -> Vec<(StreamKey, Place)> {
+        let (link, end) = place;
+        let socket = self.sockets.entry(link, Socket::default);
+        socket.candidates[end] = Some(key);
+        let other = socket.sessions[1 - end].or(socket.candidates[1 - end]);
+        let Some(session) = self.sessions.get_mut(&key).filter(|session| session.socket.is_none()) else {
+            return Vec::new();
+        };
+        let before = session.candidate.filter(|(other, _)| *other == place);
+        let proof = before.map_or(0, |(_, proof)| proof) + proof;
+        session.candidate = Some((place, proof));
+        if other.is_none() && proof < PROOF {
+            return Vec::new();
+        }
+        let other_place = (link, 1 - end);
+        let unproved = |key: &StreamKey| {
+            let session = self.sessions.get(key);
+            session.is_some_and(|session| {
+                session.socket.is_none() && session.candidate.is_some_and(|(place, _)| place == other_place)
+            })
+        };
+        let other = other.filter(unproved).map(|other| (other, other_place));
+        other.into_iter().chain([(key, place)]).collect()
     }
 
     /// Keeps what a session has read until it is known whose it is; gives it back where too much waits.
@@ -218,18 +252,6 @@ impl Underlay {
     }
 }
 
-impl Session {
-    /// Takes in a neighbourhood; returns the socket once it is proved.
-    fn prove(&mut self, place: Place, proof: u8) -> Option<Place> {
-        let before = self
-            .candidate
-            .filter(|(other, _)| *other == place)
-            .map_or(0, |(_, proof)| proof);
-        self.candidate = Some((place, before + proof));
-        (before + proof >= PROOF).then_some(place)
-    }
-}
-
 impl Pipeline {
     /// Looks at a call on a socket that may move the ciphertext of a session.
     pub(crate) fn cipher_text(&mut self, place: Place, data: &Data) {
@@ -240,8 +262,10 @@ impl Pipeline {
         socket.looks += 1;
         if socket.looks > MAX_LOOKS {
             self.tell_verdict(place.0, Verdict::NotMcp);
-        } else if let Some(session) = self.underlay.cipher(place, data) {
-            self.bind(session, place);
+        } else {
+            for (session, place) in self.underlay.cipher(place, data) {
+                self.bind(session, place);
+            }
         }
     }
 
@@ -253,8 +277,8 @@ impl Pipeline {
 
     /// Takes plain text; returns what of it is to be worked through now.
     pub(crate) fn plain_text(&mut self, data: Data) -> Vec<Data> {
-        if let Some(place) = self.underlay.plain(&data) {
-            self.bind(data.key, place);
+        for (session, place) in self.underlay.plain(&data) {
+            self.bind(session, place);
         }
         match self.underlay.role(data.key) {
             Role::Told => vec![data],
@@ -384,5 +408,5 @@ fn is_record(bytes: &[u8]) -> bool {
 /// Whether so much ciphertext may hold just so much plain text of so many calls.
 const fn go_together(plain: u64, calls: u64, cipher: u64) -> bool {
     let records = calls + plain / RECORD;
-    cipher >= plain + LEAST_AROUND && cipher <= plain + records * MOST_AROUND
+    cipher >= plain + LEAST_AROUND && cipher <= plain + records * MOST_AROUND + BESIDE
 }

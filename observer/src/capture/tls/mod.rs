@@ -13,6 +13,7 @@ use std::num::NonZeroU32;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
+use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
 use aya::Ebpf;
@@ -31,8 +32,8 @@ const QUEUE: usize = 256;
 /// Processes whose libraries are attached in one turn: each takes system calls, and the ring fills meanwhile.
 const AT_ONCE: usize = 16;
 
-/// Probes that one thread takes away at the end.
-const LINKS_AT_ONCE: usize = 16;
+/// Threads that take probes away at the same time.
+const DETACHERS: usize = 32;
 
 /// The function whose return tells that a file was mapped.
 const MAPPING: &str = "vm_mmap_pgoff";
@@ -71,7 +72,8 @@ pub(super) struct Tls {
     libraries: HashMap<Place, Attached>,
     processes: HashMap<u32, Vec<Place>>,
     /// Takes probes that nobody needs: the kernel lets the one that takes them away wait for everyone in them.
-    unneeded: Sender<Vec<UProbeLink>>,
+    unneeded: Option<Sender<Vec<UProbeLink>>>,
+    detacher: Option<JoinHandle<()>>,
 }
 
 /// Where probes are: a file, and the process where they serve only one.
@@ -118,9 +120,14 @@ impl Tls {
             .spawn(move || search::search(&scope, &requests, &findings))
             .context("cannot start a thread; raise the limit on processes")?;
         let (unneeded, links) = channel::<Vec<UProbeLink>>();
-        std::thread::Builder::new()
+        let detacher = std::thread::Builder::new()
             .name("tls-detach".to_owned())
-            .spawn(move || links.iter().for_each(drop))
+            .spawn(move || {
+                while let Ok(mut some) = links.recv() {
+                    some.extend(links.try_iter().flatten());
+                    take_away(some);
+                }
+            })
             .context("cannot start a thread; raise the limit on processes")?;
         Ok(Self {
             wanted,
@@ -129,7 +136,8 @@ impl Tls {
             one_process_each,
             libraries: HashMap::new(),
             processes: HashMap::new(),
-            unneeded,
+            unneeded: Some(unneeded),
+            detacher: Some(detacher),
         })
     }
 
@@ -205,6 +213,13 @@ impl Tls {
         }
     }
 
+    fn take_away(&self, links: Vec<UProbeLink>) {
+        if let Some(unneeded) = &self.unneeded {
+            // It ends after us.
+            let _ = unneeded.send(links);
+        }
+    }
+
     fn leave(&mut self, place: Place, process: u32) {
         let Some(attached) = self.libraries.get_mut(&place) else {
             return;
@@ -213,26 +228,35 @@ impl Tls {
         if attached.users.is_empty()
             && let Some(attached) = self.libraries.remove(&place)
         {
-            let _ = self.unneeded.send(attached.links);
+            self.take_away(attached.links);
         }
     }
 }
 
-/// Takes every probe away. Each takes the kernel milliseconds of waiting, which many may do at the same time.
 impl Drop for Tls {
     fn drop(&mut self) {
-        let mut links: Vec<_> = self
+        let links = self
             .libraries
             .drain()
             .flat_map(|(_, attached)| attached.links)
             .collect();
-        std::thread::scope(|scope| {
-            while !links.is_empty() {
-                let some = links.split_off(links.len().saturating_sub(LINKS_AT_ONCE));
-                scope.spawn(move || drop(some));
-            }
-        });
+        self.take_away(links);
+        drop(self.unneeded.take());
+        if let Some(detacher) = self.detacher.take() {
+            let _ = detacher.join();
+        }
     }
+}
+
+/// Takes probes away. Each takes the kernel some milliseconds of waiting, which many do at the same time.
+fn take_away(mut links: Vec<UProbeLink>) {
+    let share = links.len().div_ceil(DETACHERS).max(1);
+    std::thread::scope(|scope| {
+        while !links.is_empty() {
+            let some = links.split_off(links.len().saturating_sub(share));
+            scope.spawn(move || drop(some));
+        }
+    });
 }
 
 impl Attached {

@@ -496,8 +496,10 @@ impl HttpFramer {
         self.input.len() + self.partial.len() + self.content.room()
     }
 
+    /// Bytes that are neither used nor told as lost.
     pub(crate) fn held_bytes(&self) -> usize {
-        self.input.len() + self.partial.len() + usize::try_from(self.content.held_bytes()).unwrap_or(usize::MAX)
+        let rest = self.content.held_bytes() + self.tally.lost;
+        self.input.len() + self.partial.len() + usize::try_from(rest).unwrap_or(usize::MAX)
     }
 }
 

@@ -380,10 +380,12 @@ impl Http2Framer {
         self.input.len() + self.partial.len() + block + self.room
     }
 
+    /// Bytes that are neither used nor told as lost.
     pub(super) fn held_bytes(&self) -> usize {
         let block = self.block.as_ref().map_or(0, |block| block.bytes.len());
         let contents: u64 = self.messages.values().map(|message| message.content.held_bytes()).sum();
-        self.input.len() + self.partial.len() + block + usize::try_from(contents).unwrap_or(usize::MAX)
+        let rest = contents + self.tally.lost;
+        self.input.len() + self.partial.len() + block + usize::try_from(rest).unwrap_or(usize::MAX)
     }
 }
 
