@@ -14,6 +14,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use aya::Ebpf;
@@ -31,6 +32,9 @@ const QUEUE: usize = 256;
 
 /// Processes whose libraries are attached in one turn: each takes system calls, and the ring fills meanwhile.
 const AT_ONCE: usize = 16;
+
+/// How long probes stay that nobody uses: the next process with the same library is often near.
+const GRACE: Duration = Duration::from_secs(60);
 
 /// Threads that take probes away at the same time.
 const DETACHERS: usize = 32;
@@ -74,6 +78,8 @@ pub(super) struct Tls {
     /// Takes probes that nobody needs: the kernel lets the one that takes them away wait for everyone in them.
     unneeded: Option<Sender<Vec<UProbeLink>>>,
     detacher: Option<JoinHandle<()>>,
+    /// When what is unused was last looked for.
+    swept: Instant,
 }
 
 /// Where probes are: a file, and the process where they serve only one.
@@ -85,6 +91,8 @@ struct Attached {
     state: State,
     links: Vec<UProbeLink>,
     users: HashSet<u32>,
+    /// Since when there are none.
+    unused: Option<Instant>,
 }
 
 impl Tls {
@@ -138,6 +146,7 @@ impl Tls {
             processes: HashMap::new(),
             unneeded: Some(unneeded),
             detacher: Some(detacher),
+            swept: Instant::now(),
         })
     }
 
@@ -166,6 +175,7 @@ impl Tls {
             // It ends when we do.
             let _ = self.wanted.send(std::mem::take(&mut self.changes));
         }
+        self.sweep();
         for _ in 0..AT_ONCE {
             let Ok(found) = self.found.try_recv() else { return };
             self.take(ebpf, &found);
@@ -195,11 +205,12 @@ impl Tls {
         let place = |library: &Arc<Library>| (library.id, self.one_process_each.then_some(process));
         let places: Vec<Place> = found.libraries.iter().map(place).collect();
         for (library, place) in found.libraries.iter().zip(&places) {
-            self.libraries
+            let attached = self
+                .libraries
                 .entry(*place)
-                .or_insert_with(|| Attached::new(ebpf, library, place.1))
-                .users
-                .insert(process);
+                .or_insert_with(|| Attached::new(ebpf, library, place.1));
+            attached.users.insert(process);
+            attached.unused = None;
         }
         let before = if places.is_empty() {
             self.processes.remove(&process)
@@ -221,14 +232,28 @@ impl Tls {
     }
 
     fn leave(&mut self, place: Place, process: u32) {
-        let Some(attached) = self.libraries.get_mut(&place) else {
+        if let Some(attached) = self.libraries.get_mut(&place) {
+            attached.users.remove(&process);
+            if attached.users.is_empty() {
+                attached.unused = Some(Instant::now());
+            }
+        }
+    }
+
+    /// Takes away what nobody has used for a while: while probes are taken away none can be attached.
+    fn sweep(&mut self) {
+        if self.swept.elapsed() < GRACE / 4 {
             return;
-        };
-        attached.users.remove(&process);
-        if attached.users.is_empty()
-            && let Some(attached) = self.libraries.remove(&place)
-        {
-            self.take_away(attached.links);
+        }
+        self.swept = Instant::now();
+        let unneeded = |attached: &Attached| attached.unused.is_some_and(|since| since.elapsed() > GRACE);
+        let links: Vec<_> = self
+            .libraries
+            .extract_if(|_, attached| unneeded(attached))
+            .flat_map(|(_, attached)| attached.links)
+            .collect();
+        if !links.is_empty() {
+            self.take_away(links);
         }
     }
 }
@@ -304,6 +329,7 @@ impl Attached {
             state,
             links: Vec::new(),
             users: HashSet::new(),
+            unused: None,
         }
     }
 }
