@@ -6,6 +6,7 @@
 
 mod elf;
 mod families;
+pub mod release;
 mod search;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -13,7 +14,6 @@ use std::num::NonZeroU32;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -76,8 +76,7 @@ pub(super) struct Tls {
     libraries: HashMap<Place, Attached>,
     processes: HashMap<u32, Vec<Place>>,
     /// Takes probes that nobody needs: the kernel lets the one that takes them away wait for everyone in them.
-    unneeded: Option<Sender<Vec<UProbeLink>>>,
-    detacher: Option<JoinHandle<()>>,
+    unneeded: Sender<Vec<UProbeLink>>,
     /// When what is unused was last looked for.
     swept: Instant,
 }
@@ -128,7 +127,7 @@ impl Tls {
             .spawn(move || search::search(&scope, &requests, &findings))
             .context("cannot start a thread; raise the limit on processes")?;
         let (unneeded, links) = channel::<Vec<UProbeLink>>();
-        let detacher = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name("tls-detach".to_owned())
             .spawn(move || {
                 while let Ok(mut some) = links.recv() {
@@ -144,8 +143,7 @@ impl Tls {
             one_process_each,
             libraries: HashMap::new(),
             processes: HashMap::new(),
-            unneeded: Some(unneeded),
-            detacher: Some(detacher),
+            unneeded,
             swept: Instant::now(),
         })
     }
@@ -224,13 +222,6 @@ impl Tls {
         }
     }
 
-    fn take_away(&self, links: Vec<UProbeLink>) {
-        if let Some(unneeded) = &self.unneeded {
-            // It ends after us.
-            let _ = unneeded.send(links);
-        }
-    }
-
     fn leave(&mut self, place: Place, process: u32) {
         if let Some(attached) = self.libraries.get_mut(&place) {
             attached.users.remove(&process);
@@ -253,22 +244,26 @@ impl Tls {
             .flat_map(|(_, attached)| attached.links)
             .collect();
         if !links.is_empty() {
-            self.take_away(links);
+            // It ends after us.
+            let _ = self.unneeded.send(links);
         }
     }
 }
 
 impl Drop for Tls {
     fn drop(&mut self) {
-        let links = self
+        let links: Vec<_> = self
             .libraries
             .drain()
             .flat_map(|(_, attached)| attached.links)
             .collect();
-        self.take_away(links);
-        drop(self.unneeded.take());
-        if let Some(detacher) = self.detacher.take() {
-            let _ = detacher.join();
+        match release::hand_over() {
+            // They are not ours to close any more.
+            Ok(()) => links.into_iter().for_each(std::mem::forget),
+            Err(error) => {
+                tracing::warn!("{error:#}: it takes some seconds until the last probe is gone");
+                take_away(links);
+            }
         }
     }
 }
