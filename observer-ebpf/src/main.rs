@@ -20,6 +20,7 @@
 )]
 #![feature(core_intrinsics)]
 
+mod arch;
 mod baseline;
 mod call;
 mod copy;

@@ -35,7 +35,8 @@ const MODULES: [&str; 1] = ["veth"];
 /// runs a program on a system call to its end: 7.3 preempts it, and skips those of others on that processor meanwhile.
 const SYSCALL: [&str; 2] = ["5.10", "6.18"];
 
-/// Tests of the other guests: one Python and one Node pair, on stdio and on HTTP.
+/// Tests of the other guests: one Python and one Node pair, on stdio, on HTTP and through TLS. One daemon sees them all: it watches
+/// the whole node, as it does where it is installed.
 const PAIRS: &str = "pairs::";
 
 /// What the end-to-end tests share.
@@ -59,6 +60,8 @@ struct Share {
     /// Parts of the names of the tests to run, and of those to leave out.
     tests: String,
     skip: &'static str,
+    /// What the observer is scoped to, for the driver.
+    scope: &'static str,
 }
 
 /// Shares of the tests for guests on `kernels`.
@@ -69,6 +72,11 @@ fn shares(kernels: &[String], filter: &str) -> Vec<Share> {
         pairs,
         tests: if filter.is_empty() { tests } else { filter }.to_owned(),
         skip: if filter.is_empty() { HEAVY } else { "" },
+        scope: if filter.is_empty() && tests == PAIRS {
+            "node"
+        } else {
+            "cgroup"
+        },
     };
     let shares_of = |kernel: &String| {
         let mut shares = if kernel == WHOLE {
@@ -152,6 +160,7 @@ fn run_in_guest(cache: &Cache, parts: &Parts, share: &Share) -> Result<Tally> {
         pairs,
         tests,
         skip,
+        scope,
     } = share;
     let guest = Guest {
         cpus: GUEST_CPUS,
@@ -168,7 +177,7 @@ fn run_in_guest(cache: &Cache, parts: &Parts, share: &Share) -> Result<Tally> {
         ],
         command: format!(
             "./e2e vm --observer ./mcp-observer --peers '{}' --matrix /results/matrix.jsonl --keep /results/kept \
-             --backend {backend} --jobs {GUEST_CPUS} --pairs {pairs} --only '{tests}' --skip '{skip}'",
+             --backend {backend} --jobs {GUEST_CPUS} --scope {scope} --pairs {pairs} --only '{tests}' --skip '{skip}'",
             parts.peers.display(),
         ),
         timeout: GUEST_TIMEOUT,

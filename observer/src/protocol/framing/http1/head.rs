@@ -9,6 +9,14 @@ use crate::protocol::framing::head::{Facts, RequestHead, ResponseHead, Verb, Wor
 /// Fields of a head; servers allow about a hundred.
 const MAX_FIELDS: usize = 128;
 
+pub(super) const END_OF_HEAD: &[u8] = b"\r\n\r\n";
+
+/// Where a head ends, if it does.
+pub(super) fn end_of_head(text: &[u8]) -> Option<usize> {
+    let mut lines = memchr::memchr_iter(b'\n', text).map(|at| at + 1);
+    lines.find(|end| text[..*end].ends_with(END_OF_HEAD))
+}
+
 /// Either head.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Head {

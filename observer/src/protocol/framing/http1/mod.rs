@@ -21,19 +21,11 @@ use crate::protocol::reassembly::Chunk;
 mod chunked;
 mod head;
 
-use head::{Framing, Head, PREFACE};
+use head::{END_OF_HEAD, Framing, Head, PREFACE, end_of_head};
 pub(crate) use head::{begins_message, begins_with_start_line};
 
 /// Bytes of a head; servers refuse more than 8 to 64 KiB.
 const MAX_HEAD: usize = 64 << 10;
-
-const END_OF_HEAD: &[u8] = b"\r\n\r\n";
-
-/// Where a head ends, if it does.
-fn end_of_head(text: &[u8]) -> Option<usize> {
-    let mut lines = memchr::memchr_iter(b'\n', text).map(|at| at + 1);
-    lines.find(|end| text[..*end].ends_with(END_OF_HEAD))
-}
 
 /// Cuts one direction of a connection into messages.
 #[derive(Debug)]
