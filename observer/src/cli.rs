@@ -35,6 +35,9 @@ pub enum Command {
     /// Run a saved file through the same pipeline and print what `run` would have printed.
     #[command(after_help = LAYERS)]
     Replay(ReplayArgs),
+    /// Holds probes until the observer that started it has ended.
+    #[command(hide = true)]
+    HoldProbes,
 }
 
 /// Options of `run`.

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use observer::capture::release;
 use observer::cli::{Cli, Command};
 use observer::config::{Config, UsageError, environment};
 use observer::daemon;
@@ -37,6 +38,10 @@ fn command(command: Command) -> anyhow::Result<bool> {
         Command::Check(args) => daemon::check(args.json),
         Command::Record(args) => daemon::record(&Config::for_record(&args, &environment())?, &args.file).map(|()| true),
         Command::Replay(args) => daemon::replay(&Config::for_replay(&args, &environment())?, &args.file).map(|()| true),
+        Command::HoldProbes => {
+            release::hold();
+            Ok(true)
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod census;
 mod confinement;
 mod elf;
 mod families;
+pub mod release;
 mod search;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -15,7 +16,7 @@ use std::num::NonZeroU32;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
-use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use aya::Ebpf;
@@ -36,6 +37,9 @@ const QUEUE: usize = 256;
 
 /// Processes whose libraries are attached in one turn: each takes system calls, and the ring fills meanwhile.
 const AT_ONCE: usize = 16;
+
+/// How long probes stay that nobody uses: the next process with the same library is often near.
+const GRACE: Duration = Duration::from_secs(60);
 
 /// Threads that take probes away at the same time.
 const DETACHERS: usize = 32;
@@ -86,8 +90,9 @@ pub(super) struct Tls {
     libraries: HashMap<Place, Attached>,
     processes: HashMap<u32, Vec<Place>>,
     /// Takes probes that nobody needs: the kernel lets the one that takes them away wait for everyone in them.
-    unneeded: Option<Sender<Vec<UProbeLink>>>,
-    detacher: Option<JoinHandle<()>>,
+    unneeded: Sender<Vec<UProbeLink>>,
+    /// When what is unused was last looked for.
+    swept: Instant,
 }
 
 /// Where probes are: a file, and the process where they serve only one.
@@ -99,6 +104,8 @@ struct Attached {
     state: State,
     links: Vec<UProbeLink>,
     users: HashSet<u32>,
+    /// Since when there are none.
+    unused: Option<Instant>,
 }
 
 impl Tls {
@@ -139,7 +146,7 @@ impl Tls {
             .spawn(move || search::search(&scope, &requests, &findings))
             .context("cannot start a thread; raise the limit on processes")?;
         let (unneeded, links) = channel::<Vec<UProbeLink>>();
-        let detacher = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name("tls-detach".to_owned())
             .spawn(move || {
                 while let Ok(mut some) = links.recv() {
@@ -156,8 +163,8 @@ impl Tls {
             returns,
             libraries: HashMap::new(),
             processes: HashMap::new(),
-            unneeded: Some(unneeded),
-            detacher: Some(detacher),
+            unneeded,
+            swept: Instant::now(),
         })
     }
 
@@ -186,6 +193,7 @@ impl Tls {
             // It ends when we do.
             let _ = self.wanted.send(std::mem::take(&mut self.changes));
         }
+        self.sweep();
         for _ in 0..AT_ONCE {
             let Ok(found) = self.found.try_recv() else { return };
             self.take(ebpf, &found);
@@ -216,11 +224,12 @@ impl Tls {
         let place = |library: &Arc<Library>| (library.id, self.one_process_each.then_some(process));
         let places: Vec<Place> = found.libraries.iter().map(place).collect();
         for (library, place) in found.libraries.iter().zip(&places) {
-            self.libraries
+            let attached = self
+                .libraries
                 .entry(*place)
-                .or_insert_with(|| Attached::new(ebpf, library, returns, place.1))
-                .users
-                .insert(process);
+                .or_insert_with(|| Attached::new(ebpf, library, returns, place.1));
+            attached.users.insert(process);
+            attached.unused = None;
         }
         let before = if places.is_empty() {
             self.processes.remove(&process)
@@ -234,22 +243,30 @@ impl Tls {
         }
     }
 
-    fn take_away(&self, links: Vec<UProbeLink>) {
-        if let Some(unneeded) = &self.unneeded {
-            // It ends after us.
-            let _ = unneeded.send(links);
+    fn leave(&mut self, place: Place, process: u32) {
+        if let Some(attached) = self.libraries.get_mut(&place) {
+            attached.users.remove(&process);
+            if attached.users.is_empty() {
+                attached.unused = Some(Instant::now());
+            }
         }
     }
 
-    fn leave(&mut self, place: Place, process: u32) {
-        let Some(attached) = self.libraries.get_mut(&place) else {
+    /// Takes away what nobody has used for a while: while probes are taken away none can be attached.
+    fn sweep(&mut self) {
+        if self.swept.elapsed() < GRACE / 4 {
             return;
-        };
-        attached.users.remove(&process);
-        if attached.users.is_empty()
-            && let Some(attached) = self.libraries.remove(&place)
-        {
-            self.take_away(attached.links);
+        }
+        self.swept = Instant::now();
+        let unneeded = |attached: &Attached| attached.unused.is_some_and(|since| since.elapsed() > GRACE);
+        let links: Vec<_> = self
+            .libraries
+            .extract_if(|_, attached| unneeded(attached))
+            .flat_map(|(_, attached)| attached.links)
+            .collect();
+        if !links.is_empty() {
+            // It ends after us.
+            let _ = self.unneeded.send(links);
         }
     }
 }
@@ -273,15 +290,18 @@ fn ways_in(
 
 impl Drop for Tls {
     fn drop(&mut self) {
-        let links = self
+        let links: Vec<_> = self
             .libraries
             .drain()
             .flat_map(|(_, attached)| attached.links)
             .collect();
-        self.take_away(links);
-        drop(self.unneeded.take());
-        if let Some(detacher) = self.detacher.take() {
-            let _ = detacher.join();
+        match release::hand_over() {
+            // They are not ours to close any more.
+            Ok(()) => links.into_iter().for_each(std::mem::forget),
+            Err(error) => {
+                tracing::warn!("{error:#}: it takes some seconds until the last probe is gone");
+                take_away(links);
+            }
         }
     }
 }
@@ -341,6 +361,7 @@ impl Attached {
             state,
             links: Vec::new(),
             users: HashSet::new(),
+            unused: None,
         }
     }
 }
