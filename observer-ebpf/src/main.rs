@@ -36,6 +36,7 @@ mod syscall;
 mod tcp;
 mod tls;
 mod totals;
+mod trial;
 mod unix;
 
 #[panic_handler]

@@ -22,6 +22,7 @@ mod record;
 mod scenarios;
 mod self_check;
 mod tiny;
+mod tls_server;
 mod truth;
 
 use std::path::PathBuf;
@@ -55,6 +56,8 @@ enum Command {
     },
     #[command(hide = true)]
     TinyServer(tiny::ServerArgs),
+    #[command(hide = true)]
+    TlsServer(tls_server::ServerArgs),
     #[command(hide = true)]
     TinyClient(tiny::ClientArgs),
     #[command(hide = true)]
@@ -129,6 +132,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Matrix { file } => matrix::print(&file).map(|()| ExitCode::SUCCESS),
         Command::TinyServer(args) => tiny::serve(&args).map(|()| ExitCode::SUCCESS),
+        Command::TlsServer(args) => tls_server::serve(&args).map(|()| ExitCode::SUCCESS),
         Command::TinyClient(args) => tiny::call(&args).map(|()| ExitCode::SUCCESS),
         Command::Noise(args) => noise::make(&args).map(|()| ExitCode::SUCCESS),
         Command::Echo(args) => bench::echo(&args).map(|()| ExitCode::SUCCESS),

@@ -42,6 +42,8 @@ enum What {
     Flood,
     /// 10,000 open streams.
     Memory,
+    /// SDK clients and servers on HTTPS, calls of OpenSSL, and 500 processes that have it.
+    Tls,
 }
 
 /// What to measure.
@@ -66,6 +68,7 @@ impl What {
             Self::Bystander => Some("bystander"),
             Self::Flood => Some("flood"),
             Self::Memory => Some("memory"),
+            Self::Tls => Some("tls"),
             Self::Core | Self::SdkGuest | Self::BystanderGuest => None,
         }
     }
@@ -75,7 +78,7 @@ impl What {
         match self {
             Self::SdkGuest => Some("sdk --rounds 3 --fewer 20"),
             Self::BystanderGuest => Some("bystander"),
-            Self::Core | Self::Sdk | Self::Bystander | Self::Flood | Self::Memory => None,
+            Self::Core | Self::Sdk | Self::Bystander | Self::Flood | Self::Memory | Self::Tls => None,
         }
     }
 }

@@ -23,7 +23,7 @@ use observer_common::record::RecordKind;
 use crate::protocol::event::{Event, StreamKey, Timestamp, Verdict};
 use holders::Holders;
 pub use survey::{Survey, survey};
-pub use tls::{State as TlsState, release};
+pub use tls::{Census as TlsCensus, LibraryUse as TlsLibraryUse, State as TlsState, release};
 
 /// The kernel programs, built by `cargo xtask build`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mcp-observer.bpf.o"));

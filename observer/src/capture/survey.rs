@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::tls::{Census, Returns, census, uretprobes};
 use super::{Backend, BackendChoice, Options, Scope, attach, layout, load};
 
 /// What this node lets the observer see; the content of `mcp-observer check`.
@@ -15,6 +16,10 @@ pub struct Survey {
     pub backend: Result<(Backend, String), String>,
     /// Capabilities that are missing among those needed.
     pub missing_capabilities: Vec<&'static str>,
+    /// Whether uretprobes do no harm here, without which most TLS libraries are left alone; `Err` with why there are none.
+    pub uretprobes: Result<(), String>,
+    /// The TLS libraries in use, and whether `run` would attach to them.
+    pub tls: Census,
     /// What cannot be seen here at all, one sentence each.
     pub blind_spots: Vec<String>,
 }
@@ -39,7 +44,11 @@ const NEVER_SEEN: &[&str] = &[
 /// Looks at the node.
 #[must_use]
 pub fn survey() -> Survey {
-    let backend = try_backend();
+    let (backend, uretprobes) = match try_backend() {
+        Ok((backend, reason, uretprobes)) => (Ok((backend, reason)), uretprobes),
+        Err(reason) => (Err(reason), Err("no probe can be tried here".to_owned())),
+    };
+    let returns = uretprobes.as_ref().map_or(Returns::Unsafe, |()| Returns::Safe);
     let mut blind_spots: Vec<String> = NEVER_SEEN.iter().map(|&spot| spot.to_owned()).collect();
     if matches!(&backend, Ok((Backend::Syscall, _))) {
         blind_spots
@@ -57,12 +66,14 @@ pub fn survey() -> Survey {
         btf: fs::metadata(layout::BTF).is_ok(),
         backend,
         missing_capabilities: missing_capabilities(),
+        uretprobes,
+        tls: census(returns),
         blind_spots,
     }
 }
 
 /// Loads and attaches for a moment, to a scope that holds nobody.
-fn try_backend() -> Result<(Backend, String), String> {
+fn try_backend() -> Result<(Backend, String, Result<(), String>), String> {
     let nobody = Scope {
         pids: vec![std::process::id()],
         cgroups: Vec::new(),
@@ -76,7 +87,7 @@ fn try_backend() -> Result<(Backend, String), String> {
     let mut ebpf = load(&kernel, &options).map_err(|error| format!("{error:#}"))?;
     let (backend, reason, _) =
         attach::attach(&mut ebpf, &kernel, BackendChoice::Auto).map_err(|error| format!("{error:#}"))?;
-    Ok((backend, reason))
+    Ok((backend, reason, uretprobes(&mut ebpf)))
 }
 
 /// `[none] integrity confidentiality`, the one in force in brackets; no such file where lockdown is not built in.

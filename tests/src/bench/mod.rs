@@ -10,6 +10,7 @@ mod generator;
 mod memory;
 mod report;
 mod sdk;
+mod tls;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -68,6 +69,8 @@ enum What {
     Flood,
     /// 10,000 open streams.
     Memory,
+    /// SDK clients and servers on HTTPS, calls of OpenSSL, and 500 processes that have it.
+    Tls,
 }
 
 /// Runs the benchmarks and prints a line for each figure.
@@ -86,6 +89,9 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
     }
     if wanted(What::Memory) {
         memory::measure(&lab, &mut report)?;
+    }
+    if wanted(What::Tls) {
+        tls::measure(&lab, &args.object, args.rounds, args.fewer, &mut report)?;
     }
     report.finish(args.json.as_deref())?;
     lab.clear(true);

@@ -86,7 +86,7 @@ fn sdks_joined(stage: &Stage) -> Result<()> {
     stage.settle(observer, &accounts)
 }
 
-fn since(ready_ns: u64) -> Rules {
+pub(super) fn since(ready_ns: u64) -> Rules {
     Rules {
         since_ns: Some(ready_ns),
         ..Rules::default()
@@ -94,7 +94,7 @@ fn since(ready_ns: u64) -> Rules {
 }
 
 /// A test of what is seen from the middle on proves nothing of sessions that were over.
-fn ensure_enough_after(accounts: &[Account], ready_ns: u64) -> Result<()> {
+pub(super) fn ensure_enough_after(accounts: &[Account], ready_ns: u64) -> Result<()> {
     for account in accounts {
         let truth = Truth::read(&account.truth)?;
         let after = truth.calls.iter().filter(|call| call.start_ns >= ready_ns).count();
@@ -376,7 +376,7 @@ impl Ran {
     }
 }
 
-fn start(stage: &Stage, name: &str, words: &[String]) -> Result<Program> {
+pub(super) fn start(stage: &Stage, name: &str, words: &[String]) -> Result<Program> {
     let mut command = Command::new(stage.peers().path(&format!("bin/{name}")));
     command.args(words);
     Program::start(command, Some(&stage.cgroup), stage.lab.file(&format!("{name}.out")))
@@ -417,13 +417,18 @@ fn write(stage: &Stage, truth: &Truth, rules: Rules) -> Result<Account> {
 }
 
 /// nginx with one worker: `/answer` it answers itself, all else it hands on.
-struct Nginx {
+pub(super) struct Nginx {
     program: Program,
     port: u16,
 }
 
 impl Nginx {
     fn start(stage: &Stage, upstream: &str) -> Result<Self> {
+        Self::listening(stage, "http2", upstream)
+    }
+
+    /// Starts it: `manner` is what follows the address that it listens on.
+    pub(super) fn listening(stage: &Stage, manner: &str, upstream: &str) -> Result<Self> {
         let (port, folder) = (free_port()?, stage.lab.file("nginx"));
         fs::create_dir_all(&folder)?;
         let answer = json!({
@@ -441,7 +446,7 @@ impl Nginx {
         let config = format!(
             "daemon off; user root; worker_processes 1; pid nginx.pid; error_log stderr;\n\
              events {{}}\n\
-             http {{\n  access_log off; {}\n  server {{\n    listen 127.0.0.1:{port} http2;\n    \
+             http {{\n  access_log off; {}\n  server {{\n    listen 127.0.0.1:{port} {manner};\n    \
              location = /answer {{ default_type application/json; return 200 '{answer}'; }}\n    {relay}\n  }}\n}}\n",
             places.join(" ")
         );
@@ -467,8 +472,13 @@ impl Nginx {
         format!("http://127.0.0.1:{}/{path}", self.port)
     }
 
+    /// The same through TLS.
+    pub(super) fn https_url(&self, path: &str) -> String {
+        format!("https://127.0.0.1:{}/{path}", self.port)
+    }
+
     /// What it handed on, as an account of its own: the same calls, within the same times, made by its worker.
-    fn second_leg(&self, stage: &Stage, accounts: &[Account]) -> Result<Account> {
+    pub(super) fn second_leg(&self, stage: &Stage, accounts: &[Account]) -> Result<Account> {
         let worker = stage
             .children(self.program.pid())
             .first()

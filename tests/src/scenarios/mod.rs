@@ -9,6 +9,7 @@ mod overflow;
 mod pairs;
 mod refusals;
 mod segments;
+mod tls;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -45,6 +46,7 @@ pub(crate) fn run(args: RunArgs, place: Place) -> Result<ExitCode> {
         addresses::TESTS,
         segments::TESTS,
         refusals::TESTS,
+        tls::tests(place),
     ]
     .concat()
     {

@@ -1,10 +1,15 @@
 //! What an ELF file offers to probes: the functions of TLS libraries in it, and where in the file they lie.
 //!
-//! Files come from strangers' images: nothing of a file is believed. Tables are read in pieces of bounded size, at offsets that the
-//! file itself bounds, and never followed from one to another more than once.
+//! Files come from strangers' images: nothing of a file is believed. Tables are read in pieces, at offsets that the file itself
+//! bounds, and never followed from one to another more than once; all that is read of one file is bounded too.
+//!
+//! Symbol tables are long and the names looked for are few: those are searched for in the string table, and symbols are compared by
+//! where their names begin. A name may begin within another's, since linkers fold equal ends.
 //!
 //! Source: System V ABI, chapters 4 and 5 (ELF-64).
 
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -13,13 +18,25 @@ use object::LittleEndian as LE;
 use object::elf::{self, FileHeader64, ProgramHeader64, SectionHeader64, Sym64};
 use object::pod::{self, Pod};
 
-use super::families::{FAMILIES, Family, TELLTALES};
+use super::families::{FAMILIES, Family, Function, TELLTALES};
 
-/// Bytes of the largest string table that is read; Node's, one of the largest there are, has 40 MiB.
-const MAX_STRINGS: u64 = 48 << 20;
+/// Bytes read of one file in all: its tables of symbols, and what is searched of its data.
+const MAX_READ: u64 = 512 << 20;
+
+/// Bytes read at once, at most. Everything that may be large is read in pieces of [`PIECE`].
+const MAX_AT_ONCE: u64 = 32 << 20;
+
+/// Bytes searched at once.
+const PIECE: u64 = 1 << 20;
+
+/// Bytes at the beginning of a name that many share; no name is shorter.
+const ALIKE: usize = 4;
+
+/// Places of names looked for in one string table: real ones have each once or twice.
+const MAX_PLACES: usize = 4096;
 
 /// Symbols looked at in one table.
-const MAX_SYMBOLS: u64 = 4 << 20;
+const MAX_SYMBOLS: u64 = 8 << 20;
 
 /// Symbols read at once.
 const SYMBOLS_AT_ONCE: u64 = 32 << 10;
@@ -29,9 +46,6 @@ const MAX_HEADERS: u16 = 256;
 
 /// Bytes of read-only data searched for the name of a library that is linked in without symbols.
 const MAX_SEARCHED: u64 = 64 << 20;
-
-/// Bytes searched at once.
-const SEARCHED_AT_ONCE: usize = 1 << 20;
 
 /// What a file offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +106,8 @@ pub(super) fn analyse(file: &File, executable: bool) -> Result<Findings, Refusal
 struct Elf<'a> {
     file: &'a File,
     length: u64,
+    /// Bytes that may still be read.
+    left: Cell<u64>,
     sections: Vec<SectionHeader64<LE>>,
     segments: Vec<ProgramHeader64<LE>>,
 }
@@ -113,6 +129,7 @@ impl<'a> Elf<'a> {
         let elf = Self {
             file,
             length,
+            left: Cell::new(MAX_READ),
             sections: Vec::new(),
             segments: Vec::new(),
         };
@@ -144,6 +161,11 @@ impl<'a> Elf<'a> {
         if end > self.length {
             return Err(Refusal::Damaged);
         }
+        let left = self.left.get().checked_sub(size).ok_or(Refusal::TooLarge)?;
+        if size > MAX_AT_ONCE {
+            return Err(Refusal::TooLarge);
+        }
+        self.left.set(left);
         let mut bytes = vec![0; usize::try_from(size).map_err(|_| Refusal::Damaged)?];
         self.file
             .read_exact_at(&mut bytes, offset)
@@ -157,10 +179,13 @@ impl<'a> Elf<'a> {
             return Err(Refusal::Damaged);
         };
         let count = table.sh_size.get(LE) / size_of::<Sym64<LE>>() as u64;
-        if count > MAX_SYMBOLS || strings.sh_size.get(LE) > MAX_STRINGS {
+        if count > MAX_SYMBOLS {
             return Err(Refusal::TooLarge);
         }
-        let names = self.bytes(strings.sh_offset.get(LE), strings.sh_size.get(LE))?;
+        let names = self.names(strings)?;
+        if names.is_empty() {
+            return Ok(None);
+        }
         let mut found: Vec<(&'static Family, Point)> = Vec::new();
         let mut unreachable = None;
         let mut done = 0;
@@ -175,31 +200,92 @@ impl<'a> Elf<'a> {
                 if symbol.st_shndx.get(LE) == elf::SHN_UNDEF || symbol.st_value.get(LE) == 0 {
                     continue;
                 }
-                let Some(name) = name_at(&names, symbol.st_name.get(LE)) else {
+                let Some((family, function)) = names.get(&symbol.st_name.get(LE)) else {
                     continue;
                 };
-                for family in FAMILIES {
-                    if family.marks.contains(&name) {
-                        unreachable.get_or_insert(family);
-                    }
-                    if let Some(function) = family.functions.iter().find(|function| function.symbol == name)
-                        && let Some(offset) = self.file_offset(symbol.st_value.get(LE))
-                    {
-                        let point = Point {
-                            program: function.program,
-                            offset,
-                            returns: function.returns,
-                        };
-                        // Versions and aliases of a function are symbols of their own.
-                        if !found.iter().any(|(_, other)| *other == point) {
-                            found.push((family, point));
-                        }
-                    }
+                let Some(function) = function else {
+                    unreachable.get_or_insert(*family);
+                    continue;
+                };
+                let Some(offset) = self.file_offset(symbol.st_value.get(LE)) else {
+                    continue;
+                };
+                let point = Point {
+                    program: function.program,
+                    offset,
+                    returns: function.returns,
+                };
+                // Versions and aliases of a function are symbols of their own.
+                if !found.iter().any(|(_, other)| *other == point) {
+                    found.push((family, point));
                 }
             }
             done += some;
         }
         Ok(conclude(&found, unreachable))
+    }
+
+    /// Where in a string table each name lies that means something, and what it means.
+    fn names(&self, strings: &SectionHeader64<LE>) -> Result<HashMap<u32, Meaning>, Refusal> {
+        // Names begin alike: a search for each beginning takes a third of the time that one for each name takes.
+        let mut words: BTreeMap<&[u8], Vec<(&str, Meaning)>> = BTreeMap::new();
+        for (name, meaning) in meanings() {
+            words
+                .entry(&name.as_bytes()[..ALIKE])
+                .or_default()
+                .push((name, meaning));
+        }
+        let words: Vec<(Finder, _)> = words
+            .into_iter()
+            .map(|(beginning, names)| (Finder::new(beginning), names))
+            .collect();
+        let longest = meanings().map(|(name, _)| name.len() + 1).max().unwrap_or(0);
+        let mut places = HashMap::new();
+        let mut look = |start: u64, piece: &[u8]| {
+            for (finder, names) in &words {
+                for at in finder.find_iter(piece) {
+                    let means = names.iter().find(|(name, _)| is_name_at(piece, at, name));
+                    // Beyond that no symbol can name it.
+                    if let (Some((_, meaning)), Ok(place)) = (means, u32::try_from(start + at as u64)) {
+                        places.insert(place, *meaning);
+                    }
+                    if places.len() > MAX_PLACES {
+                        return Some(());
+                    }
+                }
+            }
+            None
+        };
+        let crowded = self.pieces(strings.sh_offset.get(LE), strings.sh_size.get(LE), longest, &mut look)?;
+        match crowded {
+            Some(()) => Err(Refusal::TooLarge),
+            None => Ok(places),
+        }
+    }
+
+    /// Shows `look` a part of the file piece by piece, with the place of each in that part, until it has an answer. Two pieces have
+    /// `overlap` bytes in common, for words that would be cut.
+    fn pieces<T>(
+        &self,
+        start: u64,
+        length: u64,
+        overlap: usize,
+        look: &mut impl FnMut(u64, &[u8]) -> Option<T>,
+    ) -> Result<Option<T>, Refusal> {
+        let mut at = 0;
+        while at < length {
+            let size = PIECE.min(length - at);
+            let offset = start.checked_add(at).ok_or(Refusal::Damaged)?;
+            if let Some(answer) = look(at, &self.bytes(offset, size)?) {
+                return Ok(Some(answer));
+            }
+            at += if at + size == length {
+                size
+            } else {
+                size - overlap as u64
+            };
+        }
+        Ok(None)
     }
 
     /// Where the code at an address lies in the file.
@@ -222,37 +308,50 @@ impl<'a> Elf<'a> {
             .collect();
         let longest = TELLTALES.iter().map(|(words, _)| words.len()).max().unwrap_or(0);
         let mut left = MAX_SEARCHED;
-        let mut bytes = vec![0; SEARCHED_AT_ONCE];
         // Read-only data may lie in any segment that is not written to.
         for segment in &self.segments {
             if segment.p_type.get(LE) != elf::PT_LOAD || segment.p_flags.get(LE) & (elf::PF_W | elf::PF_X) != 0 {
                 continue;
             }
-            let (mut at, end) = (
-                segment.p_offset.get(LE),
-                segment
-                    .p_offset
-                    .get(LE)
-                    .saturating_add(segment.p_filesz.get(LE))
-                    .min(self.length),
-            );
-            while at < end && left > 0 {
-                let size = usize::try_from((end - at).min(left))
-                    .unwrap_or(SEARCHED_AT_ONCE)
-                    .min(bytes.len());
-                self.file.read_exact_at(&mut bytes[..size], at).ok()?;
-                let found = finders.iter().find(|(finder, _)| finder.find(&bytes[..size]).is_some());
-                if let Some((_, library)) = found {
-                    return Some(library);
-                }
-                // The next piece begins a little earlier, for words that are cut.
-                let step = size.saturating_sub(longest).max(1) as u64;
-                at += if at + size as u64 == end { size as u64 } else { step };
-                left = left.saturating_sub(size as u64);
+            let start = segment.p_offset.get(LE);
+            let length = segment
+                .p_filesz
+                .get(LE)
+                .min(self.length.saturating_sub(start))
+                .min(left);
+            left -= length;
+            let found = self.pieces(start, length, longest, &mut |_: u64, piece: &[u8]| {
+                let found = finders.iter().find(|(finder, _)| finder.find(piece).is_some());
+                found.map(|(_, library)| *library)
+            });
+            if let Some(library) = found.ok()? {
+                return Some(library);
             }
         }
         None
     }
+}
+
+/// Whether a name and the zero at its end lie there.
+fn is_name_at(bytes: &[u8], at: usize, name: &str) -> bool {
+    bytes[at..]
+        .strip_prefix(name.as_bytes())
+        .is_some_and(|rest| rest.first() == Some(&0))
+}
+
+/// What a symbol tells: the family it is of, and its function, if it is one to attach to.
+type Meaning = (&'static Family, Option<&'static Function>);
+
+/// Every symbol that tells something.
+fn meanings() -> impl Iterator<Item = (&'static str, Meaning)> {
+    FAMILIES.iter().flat_map(|family| {
+        let functions = family
+            .functions
+            .iter()
+            .map(move |function| (function.symbol, (family, Some(function))));
+        let marks = family.marks.iter().map(move |mark| (*mark, (family, None)));
+        functions.chain(marks)
+    })
 }
 
 /// The functions of the family that has most of them, if it can be read and written by them.
@@ -289,14 +388,6 @@ fn conclude(found: &[(&'static Family, Point)], unreachable: Option<&'static Fam
             library: family.library,
         }
     })
-}
-
-fn name_at(names: &[u8], at: u32) -> Option<&str> {
-    let rest = names.get(at as usize..)?;
-    // No function looked for has a longer name.
-    let name = &rest[..rest.len().min(128)];
-    let end = memchr::memchr(0, name)?;
-    std::str::from_utf8(&name[..end]).ok()
 }
 
 #[cfg(test)]
@@ -464,7 +555,7 @@ mod tests {
         assert_eq!(with(names + 24, 1 << 40), Err(Refusal::Damaged), "where the names are");
         assert_eq!(
             with(names + 32, 1 << 40),
-            Err(Refusal::TooLarge),
+            Err(Refusal::Damaged),
             "how many the names are"
         );
         assert_eq!(
@@ -474,6 +565,98 @@ mod tests {
         );
         assert_eq!(findings(b"\x7fELF"), Err(Refusal::NotElf));
         assert_eq!(findings(&file[..100]), Err(Refusal::Damaged));
+    }
+
+    #[test]
+    fn a_name_at_the_end_of_another_and_one_across_two_pieces_are_found() {
+        // The linker let `SSL_write` begin within `my_SSL_write`.
+        let mut file = elf(&["my_SSL_write", "SSL_read"], b"");
+        let symbols = file.len() - 3 * size_of::<Sym64<LE>>();
+        let name = symbols + size_of::<Sym64<LE>>();
+        file[name..name + 4].copy_from_slice(&4u32.to_le_bytes());
+        let expected = Findings::Reachable {
+            library: "openssl",
+            points: vec![point("tls_send", 0, true), point("tls_receive", 1, true)],
+        };
+        assert_eq!(findings(&file), Ok(expected.clone()));
+        // The terminating zero, the cut name and the next one's beginning.
+        let filler = "x".repeat(usize::try_from(PIECE).unwrap() - 6);
+        let cut = elf(&[&filler, "SSL_write", "SSL_read"], b"");
+        let moved = Findings::Reachable {
+            library: "openssl",
+            points: vec![point("tls_send", 1, true), point("tls_receive", 2, true)],
+        };
+        assert_eq!(findings(&cut), Ok(moved));
+    }
+
+    #[test]
+    fn a_string_table_full_of_names_is_refused() {
+        let crowd = vec!["SSL_read"; MAX_PLACES + 1];
+        assert_eq!(findings(&elf(&crowd, b"")), Err(Refusal::TooLarge));
+    }
+
+    /// A file with tables of these sizes, mostly holes; what it offers lies at their ends.
+    fn huge(names: u64, symbols: u64) -> File {
+        let small = elf(&["SSL_read", "SSL_write"], b"");
+        let (size, own) = (size_of::<Sym64<LE>>() as u64, [("SSL_read", 0), ("SSL_write", 1)]);
+        let (names_at, symbols_at) = (1 << 20, (1 << 20) + names);
+        let file = tempfile::tempfile().expect("a file");
+        file.set_len(symbols_at + symbols * size)
+            .expect("a file may have holes");
+        let header = 64 + 2 * 56 + 64;
+        file.write_all_at(&small, 0).expect("it takes bytes");
+        for (at, value) in [
+            (24, names_at),
+            (32, names),
+            (64 + 24, symbols_at),
+            (64 + 32, symbols * size),
+        ] {
+            file.write_all_at(&u64::to_le_bytes(value), header + at)
+                .expect("it takes bytes");
+        }
+        for (name, number) in own {
+            let at = names - 32 + 16 * number;
+            file.write_all_at(name.as_bytes(), names_at + at)
+                .expect("it takes bytes");
+            let symbol = symbol(usize::try_from(at).unwrap(), ADDRESS + 16 * number, 1);
+            let place = symbols_at + (symbols - 2 + number) * size;
+            file.write_all_at(pod::bytes_of(&symbol), place)
+                .expect("it takes bytes");
+        }
+        file
+    }
+
+    #[test]
+    fn a_huge_executable_is_read_once_and_in_pieces() {
+        let (names, symbols) = (150 << 20, 3 << 20);
+        let file = huge(names, symbols);
+        let length = file.metadata().expect("it is open").len();
+        assert!(length > 200 << 20);
+        let elf = Elf::open(&file).expect("headers");
+        let table = elf.section(elf::SHT_DYNSYM).expect("a table");
+        let expected = Findings::Reachable {
+            library: "openssl",
+            points: vec![point("tls_receive", 0, true), point("tls_send", 1, true)],
+        };
+        assert_eq!(elf.functions(table), Ok(Some(expected)));
+        // Pieces overlap by the longest name.
+        let read = MAX_READ - elf.left.get();
+        assert!(read < length + (1 << 20), "{read} of {length}");
+    }
+
+    #[test]
+    fn what_is_read_of_a_file_is_bounded() {
+        let file = huge(2 << 20, 2);
+        let elf = Elf::open(&file).expect("headers");
+        let table = elf.section(elf::SHT_DYNSYM).expect("a table");
+        elf.left.set(2 << 20);
+        assert_eq!(elf.functions(table), Err(Refusal::TooLarge), "all together");
+        assert_eq!(analyse(&huge(64, MAX_SYMBOLS + 1), true), Err(Refusal::TooLarge));
+        let file = huge(64, 2);
+        file.set_len(MAX_AT_ONCE + 1).expect("a file may have holes");
+        let elf = Elf::open(&file).expect("headers");
+        assert_eq!(elf.bytes(0, MAX_AT_ONCE + 1), Err(Refusal::TooLarge), "all at once");
+        assert!(elf.bytes(0, MAX_AT_ONCE).is_ok());
     }
 
     proptest! {

@@ -4,6 +4,8 @@
 //! attaches. Probes belong to a file and serve every process that has it; where only some processes are in scope, they belong to
 //! file and process, so that nobody else runs into them.
 
+mod census;
+mod confinement;
 mod elf;
 mod families;
 pub mod release;
@@ -21,11 +23,14 @@ use aya::Ebpf;
 use aya::programs::uprobe::{UProbeLink, UProbeScope};
 use aya::programs::{FExit, Program, UProbe};
 
-use self::elf::Findings;
+use self::elf::{Findings, Point, Refusal};
 use self::families::{PROGRAMS, RETURN};
 use self::search::{Change, FileId, Found, Library};
 use super::layout::Kernel;
 use super::{Backend, Probe, Scope, attach};
+pub(super) use census::census;
+pub use census::{Census, LibraryUse};
+pub(super) use confinement::uretprobes;
 
 /// Processes whose findings may wait for the loop.
 const QUEUE: usize = 256;
@@ -65,6 +70,13 @@ impl State {
     }
 }
 
+/// Whether uretprobes do no harm on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Returns {
+    Safe,
+    Unsafe,
+}
+
 /// Probes on TLS libraries, and who has them.
 pub(super) struct Tls {
     wanted: Sender<Vec<Change>>,
@@ -73,6 +85,8 @@ pub(super) struct Tls {
     changes: Vec<Change>,
     /// Whether probes belong to one process each.
     one_process_each: bool,
+    /// Whether returns may be probed.
+    returns: Returns,
     libraries: HashMap<Place, Attached>,
     processes: HashMap<u32, Vec<Place>>,
     /// Takes probes that nobody needs: the kernel lets the one that takes them away wait for everyone in them.
@@ -118,6 +132,11 @@ impl Tls {
                 failure: follow_mappings(ebpf, kernel).err().map(|error| format!("{error:#}")),
             });
         }
+        let returns = uretprobes(ebpf)
+            .inspect_err(|reason| {
+                tracing::warn!("TLS libraries whose returns would be probed are left alone: {reason}");
+            })
+            .map_or(Returns::Unsafe, |()| Returns::Safe);
         let (wanted, requests) = channel();
         let (findings, found) = sync_channel(QUEUE);
         let one_process_each = !scope.pids.is_empty() || !scope.cgroups.is_empty();
@@ -141,6 +160,7 @@ impl Tls {
             found,
             changes: Vec::new(),
             one_process_each,
+            returns,
             libraries: HashMap::new(),
             processes: HashMap::new(),
             unneeded,
@@ -200,13 +220,14 @@ impl Tls {
 
     fn take(&mut self, ebpf: &mut Ebpf, found: &Found) {
         let process = found.process;
+        let returns = self.returns;
         let place = |library: &Arc<Library>| (library.id, self.one_process_each.then_some(process));
         let places: Vec<Place> = found.libraries.iter().map(place).collect();
         for (library, place) in found.libraries.iter().zip(&places) {
             let attached = self
                 .libraries
                 .entry(*place)
-                .or_insert_with(|| Attached::new(ebpf, library, place.1));
+                .or_insert_with(|| Attached::new(ebpf, library, returns, place.1));
             attached.users.insert(process);
             attached.unused = None;
         }
@@ -250,6 +271,23 @@ impl Tls {
     }
 }
 
+/// A library's name and where it is to be probed; else its name and why it is not.
+fn ways_in(
+    findings: &Result<Findings, Refusal>,
+    returns: Returns,
+) -> Result<(&'static str, &[Point]), (&'static str, State)> {
+    match findings {
+        Ok(Findings::Reachable { library, points }) => {
+            if returns == Returns::Unsafe && points.iter().any(|point| point.returns) {
+                return Err((library, State::Failed));
+            }
+            Ok((library, points))
+        }
+        Ok(Findings::Unsupported { library }) => Err((library, State::Unsupported)),
+        Ok(Findings::Nothing) | Err(_) => Err(("unknown", State::Failed)),
+    }
+}
+
 impl Drop for Tls {
     fn drop(&mut self) {
         let links: Vec<_> = self
@@ -280,11 +318,10 @@ fn take_away(mut links: Vec<UProbeLink>) {
 }
 
 impl Attached {
-    fn new(ebpf: &mut Ebpf, library: &Library, process: Option<u32>) -> Self {
-        let (name, points) = match &library.findings {
-            Ok(Findings::Reachable { library, points }) => (*library, points),
-            Ok(Findings::Unsupported { library }) => return Self::without(library, State::Unsupported),
-            Ok(Findings::Nothing) | Err(_) => return Self::without("unknown", State::Failed),
+    fn new(ebpf: &mut Ebpf, library: &Library, returns: Returns, process: Option<u32>) -> Self {
+        let (name, points) = match ways_in(&library.findings, returns) {
+            Ok(ways) => ways,
+            Err((name, state)) => return Self::without(name, state),
         };
         let scope = process
             .and_then(NonZeroU32::new)

@@ -1,0 +1,317 @@
+//! Through TLS: crowds on one context, children, relays, sessions joined in the middle, and libraries that have no way in.
+//!
+//! The programs are scripts of Python's own `ssl`, and those of the machine's Debian, so that most take part natively alone.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use super::http2::{Nginx, ensure_enough_after, since, start};
+use super::{Account, Running, Stage, Test};
+use crate::certificate::Certificate;
+use crate::clock::{monotonic_ns, wait_until};
+use crate::compare::Rules;
+use crate::lab::Place;
+use crate::observer::Observer;
+use crate::peer::{Client, Listening, Pair, Program, Server, Task, Transport, free_port};
+use crate::truth::Truth;
+
+/// Those that need no program besides the SDKs come first.
+const TESTS: &[Test] = &[
+    ("tls::64 threads on one context", threads),
+    ("tls::a process that forks, executes and is killed", forks),
+    ("tls::SDKs, the observer started in mid-session", joined),
+    ("tls::a server whose library has no way in", unsupported),
+    ("tls::check says who has which library", checked),
+    ("tls::curl and a server that is not MCP", not_mcp),
+    ("tls::nginx before a server", nginx_relays),
+];
+
+/// How many of them need the SDKs alone.
+const OF_SDKS: usize = 5;
+
+const CLIENT: &str = include_str!("client.py");
+const SERVER: &str = include_str!("server.py");
+
+/// What can be run there.
+pub(super) fn tests(place: Place) -> &'static [Test] {
+    match place {
+        Place::Native => TESTS,
+        Place::Vm => &TESTS[..OF_SDKS],
+    }
+}
+
+/// A client of `client.py`, which waits for leave.
+struct Script {
+    program: Program,
+    truth: PathBuf,
+}
+
+impl Script {
+    fn start(stage: &Stage, manner: &str, server: &Listening) -> Result<Self> {
+        let (file, truth) = (stage.lab.file("client.py"), stage.lab.file("truth.jsonl"));
+        fs::write(&file, CLIENT)?;
+        let port = server.url.split([':', '/']).find(|word| word.parse::<u16>().is_ok());
+        let mut command = Command::new(stage.peers().path("py-2.3.0/bin/python"));
+        command
+            .arg(&file)
+            .args([manner, port.context("a server without a port")?]);
+        command.arg(server.certificate.as_ref().context("a server without a certificate")?);
+        command.arg(&truth);
+        let program = Program::start(command, Some(&stage.cgroup), stage.lab.file("client.log"))?;
+        Ok(Self { program, truth })
+    }
+
+    /// Lets it go on.
+    fn leave(&self, word: &str) -> Result<()> {
+        Ok(fs::write(self.beside(word), "")?)
+    }
+
+    fn beside(&self, word: &str) -> PathBuf {
+        let mut path = self.truth.clone().into_os_string();
+        path.push(format!(".{word}"));
+        path.into()
+    }
+
+    fn account(&self) -> Account {
+        whole(&self.truth)
+    }
+}
+
+fn whole(truth: &Path) -> Account {
+    Account {
+        truth: truth.to_owned(),
+        rules: Rules::default(),
+    }
+}
+
+/// The Python SDK on HTTPS.
+fn serve(stage: &Stage) -> Result<Listening> {
+    let pair = Pair::new(Client::Py23, Server::Py23, Transport::Https);
+    stage
+        .peers()
+        .listen(pair, stage.lab.file("server.log"), stage.lab.limit(30))
+}
+
+/// Waits until so many processes have a library in that state.
+fn wait_for(stage: &Stage, observer: &Observer, library: &str, state: &str, processes: u32) -> Result<()> {
+    let labels = format!("library=\"{library}\",state=\"{state}\"");
+    let count = || observer.metric("mcp_observer_tls_processes", &labels).unwrap_or(-1.0);
+    let all = || (count() >= f64::from(processes)).then_some(());
+    wait_until(stage.lab.limit(20), all)
+        .with_context(|| format!("{} processes and not {processes} have {labels}", count()))
+}
+
+fn threads(stage: &Stage) -> Result<()> {
+    let server = serve(stage)?;
+    let observer = stage.observe(&[])?;
+    let mut client = Script::start(stage, "threads", &server)?;
+    wait_for(stage, &observer, "openssl", "attached", 2)?;
+    client.leave("go")?;
+    client.program.finish(stage.lab.limit(60))?;
+    let calls = Truth::read(&client.truth)?.answered();
+    ensure!(calls == 64 * 5, "{calls} calls were answered");
+    stage.settle(observer, &[client.account()])
+}
+
+fn forks(stage: &Stage) -> Result<()> {
+    let server = serve(stage)?;
+    let observer = stage.observe(&[])?;
+    let mut client = Script::start(stage, "forks", &server)?;
+    wait_for(stage, &observer, "openssl", "attached", 2)?;
+    client.leave("go")?;
+    wait_for(stage, &observer, "openssl", "attached", 3)?;
+    client.leave("go-child")?;
+    client.program.finish(stage.lab.limit(30))?;
+    stage.settle(observer, &[client.account(), whole(&client.beside("child"))])
+}
+
+/// Connections are open, and libraries mapped, when it comes.
+fn joined(stage: &Stage) -> Result<()> {
+    let pairs = [(Client::NodeSdk, Server::NodeSdk), (Client::Py23, Server::Py23)];
+    let mut all = pairs
+        .into_iter()
+        .map(|(client, server)| {
+            let pair = Pair::new(client, server, Transport::Https);
+            stage.start(pair, "session", stage.lab.stretch(120))
+        })
+        .collect::<Result<Vec<Running>>>()?;
+    for running in &all {
+        let under_way = || (Truth::read(&running.truth).ok()?.answered() > 4).then_some(());
+        wait_until(stage.lab.limit(30), under_way).context("a session did not get under way")?;
+    }
+    let observer = stage.observe(&[])?;
+    wait_for(stage, &observer, "openssl", "attached", 4)?;
+    let attached_ns = monotonic_ns();
+    for running in &mut all {
+        running.client.finish(stage.lab.limit(60))?;
+    }
+    let accounts: Vec<Account> = all.iter().map(|running| running.account(since(attached_ns))).collect();
+    ensure_enough_after(&accounts, attached_ns)?;
+    stage.settle(observer, &accounts)
+}
+
+/// What the server's side does not show the client's does.
+fn unsupported(stage: &Stage) -> Result<()> {
+    let observer = stage.observe(&[])?;
+    let server = rustls_server(stage)?;
+    wait_for(stage, &observer, "rustls", "unsupported", 1)?;
+    let mut client = Script::start(stage, "plain", &server)?;
+    wait_for(stage, &observer, "openssl", "attached", 1)?;
+    client.leave("go")?;
+    client.program.finish(stage.lab.limit(30))?;
+    let calls = Truth::read(&client.truth)?.answered();
+    ensure!(calls == 20, "{calls} calls were answered");
+    stage.settle(observer, &[client.account()])
+}
+
+/// This driver as an HTTPS server on rustls, without its symbols.
+fn rustls_server(stage: &Stage) -> Result<Listening> {
+    let (program, port, log) = (stage.lab.file("stripped"), free_port()?, stage.lab.file("server.log"));
+    fs::copy(std::env::current_exe()?, &program)?;
+    strip(&program)?;
+    let certificate = Certificate::create(&log)?;
+    let mut command = Command::new(&program);
+    command.args(["tls-server", "--port", &port.to_string()]);
+    command.arg("--cert").arg(&certificate.file);
+    command.arg("--key").arg(&certificate.key);
+    let program = Program::start(command, Some(&stage.cgroup), log)?;
+    wait_until(stage.lab.limit(30), || program.said().contains("ready").then_some(()))
+        .with_context(|| format!("the server on rustls does not listen: {}", program.said()))?;
+    Ok(Listening {
+        program,
+        url: format!("https://127.0.0.1:{port}/mcp"),
+        certificate: Some(certificate.file),
+    })
+}
+
+/// Takes a program's table of sections away, and all symbols with it: where it is, how long, and where the names of sections are.
+fn strip(program: &Path) -> Result<()> {
+    let mut bytes = fs::read(program)?;
+    ensure!(bytes.starts_with(b"\x7fELF\x02\x01"), "a program of another kind");
+    bytes[40..48].fill(0);
+    bytes[60..64].fill(0);
+    Ok(fs::write(program, bytes)?)
+}
+
+/// `check` looks at every process of the machine: those of this test are among them.
+fn checked(stage: &Stage) -> Result<()> {
+    let before = check(stage)?;
+    ensure!(before.safe, "uretprobes are not safe here: {}", before.text);
+    let (server, hidden) = (serve(stage)?, rustls_server(stage)?);
+    let after = check(stage)?;
+    for (library, state) in [("openssl", "reachable"), ("rustls", "unsupported")] {
+        let of = |check: &Check| check.processes(library, state);
+        ensure!(of(&after) > 0, "{library} is not {state}: {}", after.text);
+    }
+    drop((server, hidden));
+    ensure!(
+        after.text.contains("TLS libraries") && after.text.contains("uretprobes    safe"),
+        "people are not told: {}",
+        after.text
+    );
+    Ok(())
+}
+
+/// What `check` says.
+struct Check {
+    safe: bool,
+    libraries: Vec<serde_json::Value>,
+    text: String,
+}
+
+impl Check {
+    fn processes(&self, library: &str, state: &str) -> u64 {
+        let of = |row: &&serde_json::Value| row["library"] == library && row["state"] == state;
+        let counts = self
+            .libraries
+            .iter()
+            .filter(of)
+            .filter_map(|row| row["processes"].as_u64());
+        counts.sum()
+    }
+}
+
+fn check(stage: &Stage) -> Result<Check> {
+    let said = |words: &[&str]| -> Result<String> {
+        let told = Command::new(&stage.lab.observer).args(words).output()?;
+        ensure!(
+            told.status.success(),
+            "check fails: {}",
+            String::from_utf8_lossy(&told.stderr)
+        );
+        Ok(String::from_utf8(told.stdout)?)
+    };
+    let row: serde_json::Value = serde_json::from_str(&said(&["check", "--json"])?)?;
+    Ok(Check {
+        safe: row["tls"]["uretprobes"]["safe"] == true,
+        libraries: row["tls"]["libraries"].as_array().cloned().unwrap_or_default(),
+        text: said(&["check"])?,
+    })
+}
+
+fn not_mcp(stage: &Stage) -> Result<()> {
+    let (script, port, log) = (stage.lab.file("server.py"), free_port()?, stage.lab.file("server.log"));
+    fs::write(&script, SERVER)?;
+    let certificate = Certificate::create(&log)?;
+    let mut command = Command::new(stage.peers().path("py-2.3.0/bin/python"));
+    command.arg(&script).arg(port.to_string());
+    command.arg(&certificate.file).arg(&certificate.key);
+    let server = Program::start(command, Some(&stage.cgroup), log)?;
+    wait_until(stage.lab.limit(30), || server.said().contains("ready").then_some(()))
+        .with_context(|| format!("the server does not listen: {}", server.said()))?;
+    let observer = stage.observe(&[])?;
+    wait_for(stage, &observer, "openssl", "attached", 1)?;
+    let (url, trust) = (format!("https://localhost:{port}/"), certificate.file.to_string_lossy());
+    let post: &[&str] = &["-d", r#"{"id": 1, "method": "list"}"#];
+    for what in [post, &[]] {
+        let words = [&["-sS", "--cacert", &trust], what, &[&url, &url]].concat();
+        let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+        let mut curl = start(stage, "curl", &words)?;
+        curl.finish(stage.lab.limit(30))?;
+        ensure!(
+            curl.said().contains("\"id\": 1"),
+            "it was not answered: {}",
+            curl.said()
+        );
+    }
+    let taken = || observer.metric("mcp_observer_records_total", "source=\"tls\"").ok();
+    let some = || taken().filter(|records| *records > 0.0);
+    wait_until(stage.lab.limit(5), some).context("nothing was seen through TLS")?;
+    stage.settle(observer, &[])
+}
+
+/// TLS to nginx, clear from there on: every call is seen on both, each time by who makes it.
+fn nginx_relays(stage: &Stage) -> Result<()> {
+    let pair = Pair::new(Client::Py23, Server::Py23, Transport::Http);
+    let upstream = stage
+        .peers()
+        .listen(pair, stage.lab.file("server.log"), stage.lab.limit(30))?;
+    let certificate = Certificate::create(&stage.lab.file("nginx.pem"))?;
+    let manner = format!(
+        "ssl; ssl_certificate {}; ssl_certificate_key {}",
+        certificate.file.display(),
+        certificate.key.display()
+    );
+    let nginx = Nginx::listening(stage, &manner, &upstream.url)?;
+    let observer = stage.observe(&[])?;
+    // The master has the library too.
+    wait_for(stage, &observer, "openssl", "attached", 2)?;
+    let truth = stage.lab.file("truth.jsonl");
+    let task = Task {
+        pair: Pair::new(Client::Py23, Server::Py23, Transport::Https),
+        scenario: "basic",
+        calls: 0,
+        truth: &truth,
+        protocol: None,
+        url: Some(&nginx.https_url("mcp")),
+        trust: Some(&certificate.file),
+    };
+    let mut client = stage.peers().client(&task, stage.lab.file("client.log"))?;
+    client.finish(stage.lab.limit(30))?;
+    let mut accounts = vec![whole(&truth)];
+    accounts.push(nginx.second_leg(stage, &accounts)?);
+    stage.settle(observer, &accounts)
+}
