@@ -6,6 +6,8 @@
 
 mod elf;
 mod families;
+mod go;
+mod pclntab;
 mod search;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
