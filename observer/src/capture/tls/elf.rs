@@ -19,6 +19,7 @@ use object::elf::{self, FileHeader64, ProgramHeader64, SectionHeader64, Sym64};
 use object::pod::{self, Pod};
 
 use super::families::{FAMILIES, Family, Function, TELLTALES};
+use super::go;
 
 /// Bytes read of one file in all: its tables of symbols, and what is searched of its data.
 const MAX_READ: u64 = 512 << 20;
@@ -43,6 +44,9 @@ const SYMBOLS_AT_ONCE: u64 = 32 << 10;
 
 /// Headers of sections or segments looked at.
 const MAX_HEADERS: u16 = 256;
+
+/// Bytes of the names of sections.
+const MAX_SECTION_NAMES: u64 = 64 << 10;
 
 /// Bytes of read-only data searched for the name of a library that is linked in without symbols.
 const MAX_SEARCHED: u64 = 64 << 20;
@@ -72,8 +76,16 @@ pub(super) struct Point {
     pub(super) program: &'static str,
     /// Offset in the file.
     pub(super) offset: u64,
-    /// Whether the function's return is to be seen too.
+    /// Whether the function's return is to be seen too, by a probe of its own kind.
     pub(super) returns: bool,
+}
+
+/// Where a section is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Section {
+    pub(super) address: u64,
+    pub(super) offset: u64,
+    pub(super) size: u64,
 }
 
 /// Why a file cannot be looked at.
@@ -90,6 +102,9 @@ pub(super) enum Refusal {
 /// Looks for TLS libraries in a file. `executable`: a process runs it, so that a library may be linked into it unseen.
 pub(super) fn analyse(file: &File, executable: bool) -> Result<Findings, Refusal> {
     let elf = Elf::open(file)?;
+    if let Some(findings) = go::find(&elf)? {
+        return Ok(findings);
+    }
     for kind in [elf::SHT_DYNSYM, elf::SHT_SYMTAB] {
         if let Some(table) = elf.section(kind)
             && let Some(findings) = elf.functions(table)?
@@ -103,11 +118,16 @@ pub(super) fn analyse(file: &File, executable: bool) -> Result<Findings, Refusal
     Ok(Findings::Nothing)
 }
 
-struct Elf<'a> {
+/// A file's headers, and the way to the rest.
+pub(super) struct Elf<'a> {
     file: &'a File,
     length: u64,
     /// Bytes that may still be read.
     left: Cell<u64>,
+    /// Value of `e_machine`.
+    machine: u16,
+    /// Number of the section that has the names of sections.
+    names: u16,
     sections: Vec<SectionHeader64<LE>>,
     segments: Vec<ProgramHeader64<LE>>,
 }
@@ -130,6 +150,8 @@ impl<'a> Elf<'a> {
             file,
             length,
             left: Cell::new(MAX_READ),
+            machine: header.e_machine.get(LE),
+            names: header.e_shstrndx.get(LE),
             sections: Vec::new(),
             segments: Vec::new(),
         };
@@ -144,6 +166,31 @@ impl<'a> Elf<'a> {
         })
     }
 
+    /// Value of `e_machine`.
+    pub(super) fn machine(&self) -> u16 {
+        self.machine
+    }
+
+    /// The first section of one of these names: its address, offset in the file and size.
+    pub(super) fn named(&self, wanted: &[&str]) -> Result<Option<Section>, Refusal> {
+        let Some(names) = self.sections.get(usize::from(self.names)) else {
+            return Ok(None);
+        };
+        if names.sh_size.get(LE) > MAX_SECTION_NAMES {
+            return Err(Refusal::TooLarge);
+        }
+        let names = self.bytes(names.sh_offset.get(LE), names.sh_size.get(LE))?;
+        let section = self.sections.iter().find(|section| {
+            let at = section.sh_name.get(LE) as usize;
+            wanted.iter().any(|name| is_name_at(&names, at, name))
+        });
+        Ok(section.map(|section| Section {
+            address: section.sh_addr.get(LE),
+            offset: section.sh_offset.get(LE),
+            size: section.sh_size.get(LE),
+        }))
+    }
+
     fn section(&self, kind: u32) -> Option<&SectionHeader64<LE>> {
         self.sections.iter().find(|section| section.sh_type.get(LE) == kind)
     }
@@ -156,7 +203,7 @@ impl<'a> Elf<'a> {
         Ok(values.to_vec())
     }
 
-    fn bytes(&self, offset: u64, size: u64) -> Result<Vec<u8>, Refusal> {
+    pub(super) fn bytes(&self, offset: u64, size: u64) -> Result<Vec<u8>, Refusal> {
         let end = offset.checked_add(size).ok_or(Refusal::Damaged)?;
         if end > self.length {
             return Err(Refusal::Damaged);
@@ -289,7 +336,7 @@ impl<'a> Elf<'a> {
     }
 
     /// Where the code at an address lies in the file.
-    fn file_offset(&self, address: u64) -> Option<u64> {
+    pub(super) fn file_offset(&self, address: u64) -> Option<u64> {
         let segment = self.segments.iter().find(|segment| {
             let start = segment.p_vaddr.get(LE);
             segment.p_type.get(LE) == elf::PT_LOAD
@@ -334,8 +381,9 @@ impl<'a> Elf<'a> {
 
 /// Whether a name and the zero at its end lie there.
 fn is_name_at(bytes: &[u8], at: usize, name: &str) -> bool {
-    bytes[at..]
-        .strip_prefix(name.as_bytes())
+    bytes
+        .get(at..)
+        .and_then(|rest| rest.strip_prefix(name.as_bytes()))
         .is_some_and(|rest| rest.first() == Some(&0))
 }
 

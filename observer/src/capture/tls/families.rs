@@ -1,6 +1,6 @@
 //! The TLS libraries: which of their functions take and give plain text, and what a file looks like that has them unseen.
 //!
-//! To add a library add a family: the symbols, and for each the program of `observer-ebpf/src/tls.rs` that understands its
+//! To add a library add a family: the symbols, and for each the program of `observer-ebpf/src/tls` that understands its
 //! arguments.
 
 /// A library and the libraries made from it, which have the same functions.
@@ -20,7 +20,7 @@ pub(super) struct Function {
     pub(super) symbol: &'static str,
     /// Program for its entry.
     pub(super) program: &'static str,
-    /// Whether [`RETURN`] belongs to its return.
+    /// Whether [`RETURN`], or [`GO_RETURN`], belongs to its return.
     pub(super) returns: bool,
 }
 
@@ -36,7 +36,32 @@ pub(super) const PROGRAMS: &[&str] = &[
     "tls_receive",
     "tls_receive_length4",
     "tls_end",
+    GO_RETURN,
+    "go_tls_send",
+    "go_tls_receive",
+    GO_END,
 ];
+
+/// The program for each return instruction of Go's functions, which take no probe on their return.
+pub(super) const GO_RETURN: &str = "go_tls_return";
+
+/// The program for the function that ends a session of Go's.
+const GO_END: &str = "go_tls_end";
+
+/// Go's `crypto/tls`, whose functions are found in a table of Go's own and seldom in a symbol table.
+pub(super) const GO: Family = Family {
+    library: "go",
+    functions: &[
+        moves("crypto/tls.(*Conn).Write", "go_tls_send"),
+        moves("crypto/tls.(*Conn).Read", "go_tls_receive"),
+        Function {
+            symbol: "crypto/tls.(*Conn).Close",
+            program: GO_END,
+            returns: false,
+        },
+    ],
+    marks: &[],
+};
 
 const fn moves(symbol: &'static str, program: &'static str) -> Function {
     Function {

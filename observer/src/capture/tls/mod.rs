@@ -8,6 +8,8 @@ mod census;
 mod confinement;
 mod elf;
 mod families;
+mod go;
+mod pclntab;
 pub mod release;
 mod search;
 

@@ -5,11 +5,14 @@
 //! | uprobes `tls_send*`, `tls_receive*` | functions that take plain text, or give it | none |
 //! | uretprobe `tls_return` | the same | Opened, Data |
 //! | uprobe `tls_end` | the function that frees a session | Closed |
+//! | uprobes `go_tls_*` | the same in Go, see [`go`] | the same |
 //! | `vm_mmap_pgoff` return (function backend), `sys_exit` of `mmap` (syscall backend) | | Mapped |
 //!
 //! Which functions those are, in which file and with which of the programs, the daemon knows (`capture/tls`). A session is named by
 //! its address and its process; the socket underneath is found by the daemon. Two probes on one function, as an overlay file system
 //! may lead to one file by two ways, tell once: the first return takes the call.
+
+mod go;
 
 use aya_ebpf::{
     EbpfContext,
@@ -99,13 +102,7 @@ pub fn tls_return(ctx: RetProbeContext) -> i32 {
 // void gnutls_deinit(gnutls_session_t session)
 #[uprobe]
 pub fn tls_end(ctx: ProbeContext) -> i32 {
-    let session: u64 = ctx.arg(0).unwrap_or(0);
-    let object = object(session);
-    if let Some(stream) = stream::known(object, address_space()) {
-        // SAFETY: a live map value.
-        emit::closed(Source::Tls as u8, Direction::Sent, 0, unsafe { (*stream).birth });
-        let _ = STREAMS.remove(&object);
-    }
+    ended(ctx.arg(0).unwrap_or(0));
     0
 }
 
@@ -177,6 +174,18 @@ fn returned(result: i32) {
     }
 }
 
+/// Tells that a session is over.
+#[inline(always)]
+fn ended(session: u64) {
+    let object = object(session);
+    if let Some(stream) = stream::known(object, address_space()) {
+        // SAFETY: a live map value.
+        emit::closed(Source::Tls as u8, Direction::Sent, 0, unsafe { (*stream).birth });
+        let _ = STREAMS.remove(&object);
+    }
+}
+
+/// Tells of the plain text that a call has moved.
 #[inline(always)]
 fn tell(tls: *mut TlsCall, session: u64, moved: u64) -> Result<(), DropReason> {
     let (object, number) = (object(session), address_space());
