@@ -241,6 +241,8 @@ impl Link {
         known.address = known.address.or(theirs.address);
         known.netns = known.netns.max(theirs.netns);
         known.closed = theirs.closed;
+        // Ends of a TLS session count each from when it came into sight: one's positions mean nothing to the other.
+        let alike = self.source != Some(Source::Tls);
         for side in 0..2 {
             let their_side = if 1 - end == their_end { side } else { 1 - side };
             let Some(other) = half.flows[their_side].as_deref_mut() else {
@@ -251,7 +253,7 @@ impl Link {
             };
             flow.writers.join(&other.writers);
             flow.readers.join(&other.readers);
-            if flow.assembler.next().is_none() && other.assembler.next().is_some() {
+            if alike && flow.assembler.next().is_none() && other.assembler.next().is_some() {
                 std::mem::swap(flow, other);
                 flow.writers.join(&other.writers);
                 flow.readers.join(&other.readers);

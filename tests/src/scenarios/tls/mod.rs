@@ -148,7 +148,12 @@ fn joined(stage: &Stage) -> Result<()> {
     for running in &mut all {
         running.client.finish(stage.lab.limit(60))?;
     }
-    let accounts: Vec<Account> = all.iter().map(|running| running.account(since(attached_ns))).collect();
+    // The end that was attached first goes on being read.
+    let rules = || Rules {
+        from_server: true,
+        ..since(attached_ns)
+    };
+    let accounts: Vec<Account> = all.iter().map(|running| running.account(rules())).collect();
     ensure_enough_after(&accounts, attached_ns)?;
     stage.settle(observer, &accounts)
 }
