@@ -1,12 +1,12 @@
 //! TLS: what the probes cost SDK pairs on HTTPS and each call of a library, and what it takes to look at 500 processes at start.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::report::{Figure, Report, Target, median};
 use super::sdk::{self, Case};
@@ -36,11 +36,11 @@ const CROWD_MIB: f64 = 100.0;
 
 /// Measures all three.
 pub(super) fn measure(lab: &Arc<Lab>, object: &Path, rounds: u32, fewer: u32, report: &mut Report) -> Result<()> {
-    crowd(lab, report)?;
     for kind in ["text", "mcp"] {
         saturation(lab, kind, rounds, report)?;
     }
-    sdk::measure_cases(lab, object, CASES, (rounds, fewer), THROUGHPUT, report)
+    sdk::measure_cases(lab, object, CASES, (rounds, fewer), THROUGHPUT, report)?;
+    crowd(lab, report)
 }
 
 /// Nanoseconds of CPU for a call of the library, without and with the observer in turns.
@@ -141,13 +141,31 @@ fn attached(stage: &Stage, observer: &Observer, processes: u32, seconds: u64) ->
         .with_context(|| format!("{} processes and not {processes} are attached", count()))
 }
 
+/// Starts a script with a copy of the library that nobody else has: the kernel goes through the probes of all processes wherever
+/// one runs into a file's, and those of a daemon that has ended take it minutes to remove.
 fn python(stage: &Stage, script: &str, words: impl FnOnce(&mut Command)) -> Result<Program> {
-    let file = stage.lab.file("script.py");
+    let (file, copies) = (stage.lab.file("script.py"), stage.lab.file("copies"));
     fs::write(&file, script)?;
-    let mut command = Command::new(stage.lab.peers.join("py-2.3.0/bin/python"));
-    command.arg(&file);
+    fs::create_dir_all(&copies)?;
+    let python = stage.lab.peers.join("py-2.3.0/bin/python");
+    let library = library(&python)?;
+    fs::copy(
+        &library,
+        copies.join(library.file_name().context("a library without a name")?),
+    )?;
+    let mut command = Command::new(python);
+    command.arg(&file).env("LD_LIBRARY_PATH", copies);
     words(&mut command);
     Program::start(command, Some(&stage.cgroup), stage.lab.file("script.log"))
+}
+
+/// The TLS library that Python maps.
+fn library(python: &Path) -> Result<PathBuf> {
+    let script = "import _ssl; print([line.split()[-1] for line in open('/proc/self/maps') if 'libssl' in line][0])";
+    let said = Command::new(python).args(["-c", script]).output()?.stdout;
+    let path = PathBuf::from(String::from_utf8(said)?.trim());
+    ensure!(path.is_file(), "Python maps no libssl");
+    Ok(path)
 }
 
 /// The most memory that a process has had.
