@@ -40,6 +40,9 @@ const QUEUE: usize = 256;
 /// Processes whose libraries are attached in one turn: each takes system calls, and the ring fills meanwhile.
 const AT_ONCE: usize = 16;
 
+/// Processes that may have probes of their own on one file: each runs into those of all, which the kernel goes through one by one.
+const MAX_PROCESSES_OF_FILE: usize = 32;
+
 /// How long probes stay that nobody uses: the next process with the same library is often near.
 const GRACE: Duration = Duration::from_secs(60);
 
@@ -226,10 +229,14 @@ impl Tls {
         let place = |library: &Arc<Library>| (library.id, self.one_process_each.then_some(process));
         let places: Vec<Place> = found.libraries.iter().map(place).collect();
         for (library, place) in found.libraries.iter().zip(&places) {
-            let attached = self
-                .libraries
-                .entry(*place)
-                .or_insert_with(|| Attached::new(ebpf, library, returns, place.1));
+            let crowded = !self.libraries.contains_key(place) && self.is_crowded(library.id);
+            let attached = self.libraries.entry(*place).or_insert_with(|| {
+                if crowded {
+                    Attached::crowded(library)
+                } else {
+                    Attached::new(ebpf, library, returns, place.1)
+                }
+            });
             attached.users.insert(process);
             attached.unused = None;
         }
@@ -243,6 +250,23 @@ impl Tls {
                 self.leave(place, process);
             }
         }
+    }
+
+    /// Whether no more processes may have probes of their own on a file; those that have ended make room.
+    fn is_crowded(&mut self, file: FileId) -> bool {
+        let on_file = |place: &Place, attached: &Attached| place.0 == file && !attached.links.is_empty();
+        let count = |tls: &Self| {
+            let places = tls.libraries.iter();
+            places.filter(|(place, attached)| on_file(place, attached)).count()
+        };
+        if count(self) < MAX_PROCESSES_OF_FILE {
+            return false;
+        }
+        let over = |place: &Place, attached: &mut Attached| on_file(place, attached) && attached.unused.is_some();
+        let links = self.libraries.extract_if(over).flat_map(|(_, attached)| attached.links);
+        // It ends after us.
+        let _ = self.unneeded.send(links.collect());
+        count(self) >= MAX_PROCESSES_OF_FILE
     }
 
     fn leave(&mut self, place: Place, process: u32) {
@@ -355,6 +379,20 @@ impl Attached {
         }
         tracing::debug!("{}: {name} {} for {process:?}", library.path, attached.state.label());
         attached
+    }
+
+    /// Of one process too many.
+    fn crowded(library: &Library) -> Self {
+        let (name, state) = match &library.findings {
+            Ok(Findings::Reachable { library, .. }) => (*library, State::Failed),
+            Ok(Findings::Unsupported { library }) => (*library, State::Unsupported),
+            Ok(Findings::Nothing) | Err(_) => ("unknown", State::Failed),
+        };
+        tracing::debug!(
+            "{}: {MAX_PROCESSES_OF_FILE} processes have probes on it already",
+            library.path
+        );
+        Self::without(name, state)
     }
 
     fn without(library: &'static str, state: State) -> Self {

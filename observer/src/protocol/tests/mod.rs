@@ -13,3 +13,4 @@ mod rules;
 mod scene;
 mod stdio;
 mod transports;
+mod underlay;

@@ -94,8 +94,9 @@ impl Scene {
         self.data(pid, line, key, Direction::Received, b"", span, Missing::AtOtherEnd);
     }
 
+    /// A call that moved bytes, whatever it says of them.
     #[expect(clippy::too_many_arguments, reason = "one record has that many sides")]
-    fn data(
+    pub(super) fn data(
         &mut self,
         pid: u32,
         line: Line,

@@ -1,0 +1,127 @@
+//! Sessions of TLS and the sockets under them.
+
+use super::scene::{Line, Scene};
+use crate::protocol::event::{Direction, Missing, Pid, Source, StreamKey, Verdict};
+use crate::protocol::observation::{Call, Output};
+
+/// Client and server, each a process with one thread.
+const CLIENT: u32 = 10;
+const SERVER: u32 = 20;
+
+/// A connection: the sockets of both ends, and the sessions above them.
+struct Connection {
+    sockets: [u64; 2],
+    sessions: [u64; 2],
+}
+
+impl Connection {
+    fn open(scene: &mut Scene, first: u64) -> Self {
+        let connection = Self {
+            sockets: [first, first + 1],
+            sessions: [first + 2, first + 3],
+        };
+        let [client, server] = connection.sockets;
+        scene.socket(client, server, Source::Tcp);
+        for session in connection.sessions {
+            scene.open(session, None, Source::Tls);
+        }
+        connection
+    }
+
+    /// `from` writes plain text and then a record of it; the other end reads the record, and what `reads` says of the plain text.
+    fn say(&self, scene: &mut Scene, from: usize, text: &str, reads: bool) {
+        let pids = [CLIENT, SERVER];
+        let (to, record) = (1 - from, [&[23, 3, 3][..], &vec![0xaa; text.len() + 19]].concat());
+        self.plain(scene, pids[from], from, Direction::Sent, text);
+        let cipher = Line::Socket(self.sockets[from], self.sockets[to]);
+        scene.write(pids[from], cipher, &record);
+        scene.read(pids[to], cipher, record.len());
+        if reads {
+            self.plain(scene, pids[to], to, Direction::Received, text);
+        }
+    }
+
+    fn plain(&self, scene: &mut Scene, pid: u32, end: usize, direction: Direction, text: &str) {
+        let key = self.sessions[end];
+        // Each end counts by itself.
+        let line = Line::Socket(key, if direction == Direction::Sent { 1000 } else { 2000 });
+        if direction == Direction::Received {
+            scene.skip(line, text.len());
+        }
+        scene.data(pid, line, key, direction, text.as_bytes(), text.len(), Missing::Nothing);
+    }
+
+    fn call(&self, scene: &mut Scene, id: u32, reads: [bool; 2]) {
+        let request = format!(
+            "POST /mcp HTTP/1.1\r\nHost: h:1\r\nContent-Type: application/json\r\nContent-Length: 74\r\n\r\n\
+             {{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/call\",\"params\":{{\"name\":\"add\"}}}}         "
+        );
+        let body = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{\"content\":[]}}}}");
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        self.say(scene, 0, &request, reads[1]);
+        self.say(scene, 1, &answer, reads[0]);
+    }
+}
+
+fn parties(call: &Call) -> (Option<Pid>, Option<Pid>, bool) {
+    (call.parties.client.pid, call.parties.server.pid, call.parties.tls)
+}
+
+#[test]
+fn both_ends_of_a_connection_are_one_call() {
+    let mut scene = Scene::new();
+    let connection = Connection::open(&mut scene, 1);
+    for id in 1..=3 {
+        connection.call(&mut scene, id, [true, true]);
+    }
+    let calls = scene.calls();
+    let expected = (Some(Pid(CLIENT)), Some(Pid(SERVER)), true);
+    assert_eq!(calls.iter().map(parties).collect::<Vec<_>>(), [expected; 3]);
+    assert!(calls.iter().all(|call| call.parties.server.address.is_some()));
+}
+
+#[test]
+fn a_server_alone_knows_its_caller_by_the_socket() {
+    let mut scene = Scene::new();
+    let connection = Connection {
+        sockets: [1, 2],
+        sessions: [9, 4],
+    };
+    scene.socket(1, 2, Source::Tcp);
+    scene.open(4, None, Source::Tls);
+    for id in 1..=2 {
+        connection.call(&mut scene, id, [false, true]);
+    }
+    // What the client's library does is not seen: its plain text is of a process nobody knows.
+    let calls: Vec<_> = scene.calls().iter().map(parties).collect();
+    assert!(
+        calls.contains(&(Some(Pid(CLIENT)), Some(Pid(SERVER)), true)),
+        "{calls:?}"
+    );
+}
+
+#[test]
+fn connections_of_one_thread_are_told_apart() {
+    let mut scene = Scene::new();
+    let (one, other) = (Connection::open(&mut scene, 1), Connection::open(&mut scene, 11));
+    for id in 1..=3 {
+        one.call(&mut scene, id, [true, true]);
+        other.call(&mut scene, id + 10, [true, true]);
+    }
+    assert_eq!(scene.calls().len(), 6);
+}
+
+#[test]
+fn a_socket_is_muted_once_both_ends_are_known() {
+    let mut scene = Scene::new();
+    let connection = Connection::open(&mut scene, 1);
+    for id in 1..=3 {
+        connection.call(&mut scene, id, [true, true]);
+    }
+    scene.wait(2_000_000_000);
+    let muted = Output::Verdict(StreamKey(1), Verdict::NotMcp);
+    assert!(scene.outputs().contains(&muted));
+}
