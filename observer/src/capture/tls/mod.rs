@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -96,6 +97,8 @@ pub(super) struct Tls {
     processes: HashMap<u32, Vec<Place>>,
     /// Takes probes that nobody needs: the kernel lets the one that takes them away wait for everyone in them.
     unneeded: Sender<Vec<UProbeLink>>,
+    /// How many times it has still to do so.
+    detaching: Arc<AtomicUsize>,
     /// When what is unused was last looked for.
     swept: Instant,
 }
@@ -151,12 +154,16 @@ impl Tls {
             .spawn(move || search::search(&scope, &requests, &findings))
             .context("cannot start a thread; raise the limit on processes")?;
         let (unneeded, links) = channel::<Vec<UProbeLink>>();
+        let detaching = Arc::new(AtomicUsize::new(0));
         std::thread::Builder::new()
             .name("tls-detach".to_owned())
-            .spawn(move || {
-                while let Ok(mut some) = links.recv() {
-                    some.extend(links.try_iter().flatten());
-                    take_away(some);
+            .spawn({
+                let detaching = Arc::clone(&detaching);
+                move || {
+                    for some in links {
+                        take_away(some);
+                        detaching.fetch_sub(1, Ordering::Relaxed);
+                    }
                 }
             })
             .context("cannot start a thread; raise the limit on processes")?;
@@ -169,6 +176,7 @@ impl Tls {
             libraries: HashMap::new(),
             processes: HashMap::new(),
             unneeded,
+            detaching,
             swept: Instant::now(),
         })
     }
@@ -199,6 +207,10 @@ impl Tls {
             let _ = self.wanted.send(std::mem::take(&mut self.changes));
         }
         self.sweep();
+        // Whoever attaches now waits with the kernel until all are gone, and the loop must not wait.
+        if self.detaching.load(Ordering::Relaxed) > 0 {
+            return;
+        }
         for _ in 0..AT_ONCE {
             let Ok(found) = self.found.try_recv() else { return };
             self.take(ebpf, &found);
@@ -252,21 +264,11 @@ impl Tls {
         }
     }
 
-    /// Whether no more processes may have probes of their own on a file; those that have ended make room.
-    fn is_crowded(&mut self, file: FileId) -> bool {
-        let on_file = |place: &Place, attached: &Attached| place.0 == file && !attached.links.is_empty();
-        let count = |tls: &Self| {
-            let places = tls.libraries.iter();
-            places.filter(|(place, attached)| on_file(place, attached)).count()
-        };
-        if count(self) < MAX_PROCESSES_OF_FILE {
-            return false;
-        }
-        let over = |place: &Place, attached: &mut Attached| on_file(place, attached) && attached.unused.is_some();
-        let links = self.libraries.extract_if(over).flat_map(|(_, attached)| attached.links);
-        // It ends after us.
-        let _ = self.unneeded.send(links.collect());
-        count(self) >= MAX_PROCESSES_OF_FILE
+    /// Whether no more processes may have probes of their own on a file.
+    fn is_crowded(&self, file: FileId) -> bool {
+        let places = self.libraries.iter();
+        let on_file = places.filter(|(place, attached)| place.0 == file && !attached.links.is_empty());
+        on_file.count() >= MAX_PROCESSES_OF_FILE
     }
 
     fn leave(&mut self, place: Place, process: u32) {
@@ -291,6 +293,7 @@ impl Tls {
             .flat_map(|(_, attached)| attached.links)
             .collect();
         if !links.is_empty() {
+            self.detaching.fetch_add(1, Ordering::Relaxed);
             // It ends after us.
             let _ = self.unneeded.send(links);
         }
