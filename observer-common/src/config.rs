@@ -176,9 +176,11 @@ pub struct Settings {
     pub cgroups: u32,
     /// 1 when the table of processes is in use.
     pub processes: u32,
+    /// 1 where a probe knows by a number what it was attached for (5.15 and later).
+    pub cookies: u32,
 }
 
-const _: () = assert!(size_of::<Layout>() == 70 * 4 && size_of::<Settings>() == 16);
+const _: () = assert!(size_of::<Layout>() == 70 * 4 && size_of::<Settings>() == 20);
 
 #[cfg(feature = "user")]
 // SAFETY: `repr(C)`, `u32` fields only, no padding, every bit pattern valid.

@@ -45,7 +45,8 @@ reasons! {
     Compat = 7, "compat";
     /// A read that was in progress when the observer attached: its bytes were not seen.
     ReadBeforeAttach = 8, "read_before_attach";
-    /// Bytes that passed between two calls seen, by a way no probe covers (splice, io_uring under the syscall backend).
+    /// Bytes that passed between two calls seen, by a way no probe covers (splice, io_uring under the syscall backend), or through a
+    /// TLS library while it was given its probes.
     Unprobed = 9, "unprobed";
     /// An iterator of a kind this version does not know.
     UnknownIterator = 10, "unknown_iterator";

@@ -22,6 +22,7 @@ pub static SETTINGS: Settings = Settings {
     scope: 0,
     cgroups: 0,
     processes: 0,
+    cookies: 0,
 };
 
 const fn zeroed_layout() -> Layout {

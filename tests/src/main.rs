@@ -12,6 +12,7 @@ mod certificate;
 mod cgroup;
 mod clock;
 mod compare;
+mod copies;
 mod golden;
 mod lab;
 mod matrix;
@@ -125,11 +126,11 @@ struct SelfCheckArgs {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Native(args) => scenarios::run(args, lab::Place::Native),
+        Command::Native(args) => copies::take().and_then(|()| scenarios::run(args, lab::Place::Native)),
         Command::Vm(args) => scenarios::run(args, lab::Place::Vm),
         Command::SelfCheck(args) => self_check::run(&args.peers, &args.only),
-        Command::Capture(args) => golden::make(&args),
-        Command::Bench(args) => bench::run(&args),
+        Command::Capture(args) => copies::take().and_then(|()| golden::make(&args)),
+        Command::Bench(args) => copies::take().and_then(|()| bench::run(&args)),
         Command::Matrix { file } => matrix::print(&file).map(|()| ExitCode::SUCCESS),
         Command::TinyServer(args) => tiny::serve(&args).map(|()| ExitCode::SUCCESS),
         Command::TlsServer(args) => tls_server::serve(&args).map(|()| ExitCode::SUCCESS),

@@ -117,7 +117,7 @@ fn returned(ctx: &ProbeContext, moved: u64) -> Result<(), DropReason> {
             let further = register(ctx, registers::STACK).wrapping_sub((*go).stack);
             (*go).call.buffer = (*go).call.buffer.wrapping_add(further);
         }
-        tell(&raw mut (*go).call, session, moved)
+        tell(ctx.as_ptr(), &raw mut (*go).call, session, moved)
     }
 }
 

@@ -14,10 +14,13 @@
 
 mod go;
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     EbpfContext,
+    helpers::generated::bpf_get_attach_cookie,
     macros::{fexit, map, uprobe, uretprobe},
-    maps::HashMap,
+    maps::{Array, HashMap},
     programs::{FExitContext, ProbeContext, RetProbeContext},
 };
 use observer_common::{
@@ -29,7 +32,7 @@ use observer_common::{
 
 use crate::{
     call, emit,
-    kernel::{Access, Probed, offset, read_user},
+    kernel::{Access, Probed, offset, read_user, setting},
     maps::STREAMS,
     process,
     scope::{self, current_process},
@@ -39,6 +42,10 @@ use crate::{
 
 /// `PROT_EXEC` of `include/uapi/asm-generic/mman-common.h`.
 pub const PROT_EXEC: u64 = 4;
+
+/// The library that is being given its probes, by the number that they have as their cookie, if they have one; 0 for none.
+#[map]
+pub static TLS_ATTACHING: Array<u64> = Array::with_max_entries(1, 0);
 
 /// A call into a TLS library between its entry and its return.
 #[repr(C)]
@@ -94,7 +101,7 @@ pub fn tls_receive_length4(ctx: ProbeContext) -> i32 {
 
 #[uretprobe]
 pub fn tls_return(ctx: RetProbeContext) -> i32 {
-    returned(ctx.ret());
+    returned(ctx.as_ptr(), ctx.ret());
     0
 }
 
@@ -148,7 +155,7 @@ fn entered(ctx: &ProbeContext, direction: Direction, length: Option<usize>) -> i
 }
 
 #[inline(always)]
-fn returned(result: i32) {
+fn returned(ctx: *mut c_void, result: i32) {
     let Some(tls) = TLS_CALLS.get_ptr_mut(&scope::current()) else {
         return;
     };
@@ -168,7 +175,7 @@ fn returned(result: i32) {
     };
     // A call that moved nothing wants to be made again, or the connection has ended: freeing the session tells.
     if moved != 0
-        && let Err(reason) = tell(tls, session, moved)
+        && let Err(reason) = tell(ctx, tls, session, moved)
     {
         emit::count(reason, moved);
     }
@@ -187,10 +194,12 @@ fn ended(session: u64) {
 
 /// Tells of the plain text that a call has moved.
 #[inline(always)]
-fn tell(tls: *mut TlsCall, session: u64, moved: u64) -> Result<(), DropReason> {
+fn tell(ctx: *mut c_void, tls: *mut TlsCall, session: u64, moved: u64) -> Result<(), DropReason> {
     let (object, number) = (object(session), address_space());
     let stream = match stream::known(object, number) {
         Some(stream) => stream,
+        // Of a library with some of its probes the calls would be seen and not their answers, or the other way round.
+        None if is_being_attached(ctx) => return Err(DropReason::Unprobed),
         None => {
             open_tls(object, number, session);
             STREAMS.get_ptr_mut(&object).ok_or(DropReason::TableFull)?
@@ -216,6 +225,14 @@ fn tell(tls: *mut TlsCall, session: u64, moved: u64) -> Result<(), DropReason> {
         call::finish(call, stream, moved as i64, totals::position);
     }
     Ok(())
+}
+
+#[inline(always)]
+fn is_being_attached(ctx: *mut c_void) -> bool {
+    // SAFETY: a live map value.
+    let library = TLS_ATTACHING.get_ptr(0).map_or(0, |library| unsafe { *library });
+    // SAFETY: the context of a probe that was attached with a cookie.
+    library != 0 && (setting!(cookies) == 0 || library == unsafe { bpf_get_attach_cookie(ctx) })
 }
 
 /// Names a session in `STREAMS`: sessions lie at multiples of 16 below 2^47, kernel objects above.

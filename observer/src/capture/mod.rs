@@ -223,7 +223,7 @@ impl Capture {
             recording.turn(now());
         }
         if let Some(tls) = &mut self.tls {
-            tls.turn(&mut self.ebpf);
+            tls.turn();
         }
         drained
     }
@@ -334,6 +334,7 @@ fn load(kernel: &layout::Kernel, options: &Options) -> Result<Ebpf> {
         scope: if listed { ScopeKind::Listed } else { ScopeKind::Node } as u32,
         cgroups: u32::from(!options.scope.cgroups.is_empty()),
         processes: u32::from(!options.scope.pids.is_empty()),
+        cookies: u32::from(tls::has_cookies()),
     };
     allow_locked_memory();
     EbpfLoader::new()

@@ -50,6 +50,8 @@ pub(crate) struct Underlay {
     sessions: Recent<StreamKey, Session>,
     sockets: Recent<LinkId, Socket>,
     threads: Recent<u32, Thread>,
+    /// Processes whose plain text is seen.
+    processes: Recent<Pid, ()>,
     /// Sessions of which something waits, the oldest first.
     waiting: Vec<(Timestamp, StreamKey)>,
 }
@@ -111,6 +113,7 @@ impl Default for Underlay {
             sessions: Recent::new(MAX_REMEMBERED),
             sockets: Recent::new(MAX_REMEMBERED),
             threads: Recent::new(MAX_REMEMBERED),
+            processes: Recent::new(MAX_REMEMBERED),
             waiting: Vec::new(),
         }
     }
@@ -277,6 +280,10 @@ impl Pipeline {
 
     /// Takes plain text; returns what of it is to be worked through now.
     pub(crate) fn plain_text(&mut self, data: Data) -> Vec<Data> {
+        if !self.underlay.processes.contains(&data.pid) {
+            self.underlay.processes.entry(data.pid, || ());
+            self.look_again(data.pid);
+        }
         for (session, place) in self.underlay.plain(&data) {
             self.bind(session, place);
         }
@@ -288,6 +295,16 @@ impl Pipeline {
                 Vec::new()
             }
             Role::Unknown => self.underlay.hold(data, self.now),
+        }
+    }
+
+    /// Looks at the sockets of a process again that were muted while its library had no probes.
+    fn look_again(&mut self, pid: Pid) {
+        for link in self.streams.of_process(pid).to_vec() {
+            if let Some(socket) = self.underlay.sockets.get_mut(&link) {
+                socket.looks = 0;
+                self.tell_verdict(link, Verdict::NotMcp);
+            }
         }
     }
 
@@ -361,6 +378,7 @@ impl Pipeline {
 
     /// A process has ended, and its sessions with it: no library tells.
     pub(crate) fn end_sessions(&mut self, pid: Pid, time: Timestamp) {
+        self.underlay.processes.remove(&pid);
         let links = self.streams.of_process(pid).to_vec();
         let keys: Vec<StreamKey> = links
             .into_iter()

@@ -2,11 +2,12 @@
 
 use super::scene::{Line, Scene};
 use crate::protocol::event::{Direction, Missing, Pid, Source, StreamKey, Verdict};
-use crate::protocol::observation::{Call, Output};
+use crate::protocol::observation::{Call, Observation, Output};
 
 /// Client and server, each a process with one thread.
 const CLIENT: u32 = 10;
 const SERVER: u32 = 20;
+const PIDS: [u32; 2] = [CLIENT, SERVER];
 
 /// A connection: the sockets of both ends, and the sessions above them.
 struct Connection {
@@ -16,29 +17,41 @@ struct Connection {
 
 impl Connection {
     fn open(scene: &mut Scene, first: u64) -> Self {
-        let connection = Self {
+        let connection = Self::encrypted(scene, first);
+        connection.open_sessions(scene);
+        connection
+    }
+
+    /// Of which nobody sees more than ciphertext.
+    fn encrypted(scene: &mut Scene, first: u64) -> Self {
+        scene.socket(first, first + 1, Source::Tcp);
+        Self {
             sockets: [first, first + 1],
             sessions: [first + 2, first + 3],
-        };
-        let [client, server] = connection.sockets;
-        scene.socket(client, server, Source::Tcp);
-        for session in connection.sessions {
+        }
+    }
+
+    fn open_sessions(&self, scene: &mut Scene) {
+        for session in self.sessions {
             scene.open(session, None, Source::Tls);
         }
-        connection
     }
 
     /// `from` writes plain text and then a record of it; the other end reads the record, and what `reads` says of the plain text.
     fn say(&self, scene: &mut Scene, from: usize, text: &str, reads: bool) {
-        let pids = [CLIENT, SERVER];
-        let (to, record) = (1 - from, [&[23, 3, 3][..], &vec![0xaa; text.len() + 19]].concat());
-        self.plain(scene, pids[from], from, Direction::Sent, text);
-        let cipher = Line::Socket(self.sockets[from], self.sockets[to]);
-        scene.write(pids[from], cipher, &record);
-        scene.read(pids[to], cipher, record.len());
+        self.plain(scene, PIDS[from], from, Direction::Sent, text);
+        self.cipher(scene, from, text.len());
         if reads {
-            self.plain(scene, pids[to], to, Direction::Received, text);
+            self.plain(scene, PIDS[1 - from], 1 - from, Direction::Received, text);
         }
+    }
+
+    /// `from` writes a record, and the other end reads it.
+    fn cipher(&self, scene: &mut Scene, from: usize, plain: usize) {
+        let (to, record) = (1 - from, [&[23, 3, 3][..], &vec![0xaa; plain + 19]].concat());
+        let cipher = Line::Socket(self.sockets[from], self.sockets[to]);
+        scene.write(PIDS[from], cipher, &record);
+        scene.read(PIDS[to], cipher, record.len());
     }
 
     fn plain(&self, scene: &mut Scene, pid: u32, end: usize, direction: Direction, text: &str) {
@@ -112,6 +125,32 @@ fn connections_of_one_thread_are_told_apart() {
         other.call(&mut scene, id + 10, [true, true]);
     }
     assert_eq!(scene.calls().len(), 6);
+}
+
+#[test]
+fn a_muted_socket_is_looked_at_again_when_plain_text_is_seen() {
+    let mut scene = Scene::new();
+    let connection = Connection::encrypted(&mut scene, 1);
+    for _ in 0..100 {
+        connection.cipher(&mut scene, 0, 300);
+        connection.cipher(&mut scene, 1, 300);
+    }
+    // Its library gets its probes only now.
+    connection.open_sessions(&mut scene);
+    for id in 1..=3 {
+        connection.call(&mut scene, id, [true, true]);
+    }
+    scene.wait(2_000_000_000);
+    let (mut verdicts, mut calls) = (Vec::new(), Vec::new());
+    for output in scene.outputs() {
+        match output {
+            Output::Verdict(StreamKey(1), verdict) => verdicts.push(verdict),
+            Output::Observation(Observation::Call(call)) => calls.push(parties(&call)),
+            _ => {}
+        }
+    }
+    assert_eq!(verdicts, [Verdict::NotMcp, Verdict::HeadsOnly, Verdict::NotMcp]);
+    assert_eq!(calls, [(Some(Pid(CLIENT)), Some(Pid(SERVER)), true); 3]);
 }
 
 #[test]

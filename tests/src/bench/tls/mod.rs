@@ -141,8 +141,8 @@ fn attached(stage: &Stage, observer: &Observer, processes: u32, seconds: u64) ->
         .with_context(|| format!("{} processes and not {processes} are attached", count()))
 }
 
-/// Starts a script with a copy of the library that nobody else has: the kernel goes through the probes of all processes wherever
-/// one runs into a file's, and those of a daemon that has ended take it minutes to remove.
+/// Starts a script with a copy of the library that nobody else has, not even the run before: the probes of a daemon that has ended
+/// take the kernel some seconds to remove.
 fn python(stage: &Stage, script: &str, words: impl FnOnce(&mut Command)) -> Result<Program> {
     let (file, copies) = (stage.lab.file("script.py"), stage.lab.file("copies"));
     fs::write(&file, script)?;
