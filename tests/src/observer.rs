@@ -152,14 +152,21 @@ impl Observer {
 
     /// Bytes that it counts as lost, whatever the reason.
     pub(crate) fn lost_bytes(&self) -> Result<u64> {
-        let (_, body) = self.get("/metrics")?;
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a counter of bytes of one test"
-        )]
-        let bytes = sum(&body, "mcp_observer_lost_bytes_total", "") as u64;
-        Ok(bytes)
+        self.bytes("mcp_observer_lost_bytes_total")
+    }
+
+    /// Bytes that it keeps because more must come.
+    pub(crate) fn held_bytes(&self) -> Result<u64> {
+        self.bytes("mcp_observer_held_bytes")
+    }
+
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a number of bytes of one test"
+    )]
+    fn bytes(&self, metric: &str) -> Result<u64> {
+        Ok(self.metric(metric, "")? as u64)
     }
 
     /// Its calls, readable without it.

@@ -162,6 +162,7 @@ impl Loop {
                 ("undecided", census.streams_undecided),
                 ("other", census.streams_other),
             ],
+            held_bytes: census.held_bytes,
             pending: census.pending,
             evictions: census
                 .evictions

@@ -84,6 +84,8 @@ pub struct Census {
     pub streams_undecided: usize,
     /// Streams decided not to carry MCP.
     pub streams_other: usize,
+    /// Bytes of messages that are not whole yet, or not known to be MCP.
+    pub held_bytes: usize,
     /// Requests waiting for an answer.
     pub pending: usize,
     /// Entries forgotten so far because there were too many, by table.
@@ -248,6 +250,7 @@ impl Pipeline {
             ..Census::default()
         };
         for (_, link) in self.streams.iter() {
+            census.held_bytes += link.held_bytes();
             *match (link.mcp, link.told) {
                 (true, _) => &mut census.streams_mcp,
                 (false, event::Verdict::Undecided | event::Verdict::Mcp) => &mut census.streams_undecided,

@@ -8,9 +8,9 @@ use libtest_mimic::Trial;
 use super::{Stage, agree, told};
 use crate::clock::wall_lead_ns;
 use crate::compare::{Rules, compare, unclaimed};
-use crate::lab::{Counts, Lab, Pairs, ScopeKind};
+use crate::lab::{Counts, Lab, Pairs};
 use crate::observer::Observer;
-use crate::peer::{Pair, Transport};
+use crate::peer::Pair;
 use crate::truth::Truth;
 
 const LAST: &str = "pairs::and no call besides";
@@ -36,12 +36,8 @@ pub(super) fn trials(lab: &Arc<Lab>, wanted: impl Fn(&str) -> bool) -> Vec<Trial
         Pairs::Each => Pair::each(),
         Pairs::All => Pair::all(),
     };
-    // In a control group probes on libraries serve one process each, and dozens of processes a minute make the kernel wait for each
-    // other's: a program that has lived a while is what such a scope is for, and `tls::` tests that.
-    let through_tls = |pair: &Pair| lab.scope == ScopeKind::Node || pair.transport != Transport::Https;
     let named = pairs
         .into_iter()
-        .filter(through_tls)
         .map(|pair| (format!("pairs::{} ({})", pair.name(), pair.transport.name()), pair));
     let chosen: Vec<(String, Pair)> = named.filter(|(name, _)| wanted(name)).collect();
     if chosen.is_empty() {

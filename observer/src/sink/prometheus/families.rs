@@ -117,6 +117,8 @@ families! {
         "Bytes that could not be used, where their number is known.";
     STREAMS = Gauge "mcp_observer_streams" ["state"]
         "Streams followed: mcp, undecided, other.";
+    HELD_BYTES = Gauge "mcp_observer_held_bytes" []
+        "Bytes of messages that are not whole yet, or not known to be MCP: neither calls so far nor lost.";
     PENDING = Gauge "mcp_observer_pending_requests" []
         "Requests that wait for an answer.";
     EVICTIONS = Counter "mcp_observer_evictions_total" ["table"]

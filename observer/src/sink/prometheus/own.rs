@@ -15,6 +15,8 @@ pub struct Vitals {
     pub losses: Vec<(DropReason, u64, u64)>,
     /// Streams held, by state.
     pub streams: [(&'static str, usize); 3],
+    /// Bytes of messages that are not whole yet, or not known to be MCP.
+    pub held_bytes: usize,
     /// Requests that wait for an answer.
     pub pending: usize,
     /// Entries forgotten, by table.
@@ -41,6 +43,7 @@ pub(super) struct Own {
     lost: IntCounterVec,
     lost_bytes: IntCounterVec,
     streams: GaugeVec,
+    held: Gauge,
     pending: Gauge,
     evictions: IntCounterVec,
     unchecked: IntCounter,
@@ -63,6 +66,7 @@ impl Own {
             lost: vector(&families::LOST, registry),
             lost_bytes: vector(&families::LOST_BYTES, registry),
             streams: vector(&families::STREAMS, registry),
+            held: single(&families::HELD_BYTES, registry, Gauge::with_opts),
             pending: single(&families::PENDING, registry, Gauge::with_opts),
             evictions: vector(&families::EVICTIONS, registry),
             unchecked: single(&families::UNCHECKED, registry, IntCounter::with_opts),
@@ -109,6 +113,7 @@ impl Own {
         for (state, count) in vitals.streams {
             self.streams.with_label_values(&[state]).set(count as f64);
         }
+        self.held.set(vitals.held_bytes as f64);
         self.pending.set(vitals.pending as f64);
         for (table, total) in &vitals.evictions {
             raise(&self.evictions.with_label_values(&[table]), *total);

@@ -345,6 +345,7 @@ fn the_observer_tells_of_itself_every_reason_from_the_start() {
         streams: [("mcp", 1), ("undecided", 2), ("other", 3)],
         muted_bytes: 5,
         unchecked_results: 4,
+        held_bytes: 6,
         loop_lag: 0.25,
         ..Vitals::default()
     };
@@ -360,6 +361,7 @@ fn the_observer_tells_of_itself_every_reason_from_the_start() {
         r#"mcp_observer_probe_attached{probe="pipe_read exit"} 0"#,
         "mcp_observer_muted_bytes_total 5",
         "mcp_observer_unchecked_results_total 4",
+        "mcp_observer_held_bytes 6",
         "mcp_observer_loop_lag_seconds 0.25",
         concat!(
             r#"mcp_observer_build_info{version=""#,
