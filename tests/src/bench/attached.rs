@@ -23,7 +23,13 @@ impl Attached {
         Ok(match self {
             Self::Nothing => (Vec::new(), None),
             Self::Empty => (empty_programs(object, &stage.lab.backend)?, None),
-            Self::Observer => (Vec::new(), Some(stage.observe(&[])?)),
+            Self::Observer => {
+                // One line a call, as the DaemonSet has it.
+                let calls = stage.lab.file("calls.jsonl");
+                let words = ["--calls", "none", "--calls-file", &calls.to_string_lossy()];
+                let observer = Observer::start_writing(&stage.lab, &stage.cgroup, &calls, &words)?;
+                (Vec::new(), Some(observer))
+            }
         })
     }
 }
