@@ -65,6 +65,19 @@ make_venv() {
         -r "$here/python/requirements-$1.txt" || fail "mcp $1 could not be installed by pip"
 }
 
+# A server in Go comes as a wheel, with Python beside it that is not needed.
+make_grafana() {
+    find_python
+    find_pip
+    rm -rf "$dest/grafana" "$dest/.grafana"
+    "$python" "$pip/pip" --quiet --disable-pip-version-check install --no-cache-dir --only-binary :all: --no-deps \
+        --target "$dest/.grafana" -r "$here/python/requirements-grafana.txt" || fail "mcp-grafana could not be installed by pip"
+    mkdir -p "$dest/grafana"
+    mv "$dest/.grafana/mcp_grafana/bin/mcp-grafana" "$dest/grafana/"
+    chmod +x "$dest/grafana/mcp-grafana"
+    rm -rf "$dest/.grafana"
+}
+
 make_node() {
     command -v npm >/dev/null || fail "npm not found: install Node 20 or later"
     rm -rf "$dest/node"
@@ -130,6 +143,7 @@ copy_scripts() {
 for version in 2.3.0 1.30.0; do
     part "py-$version" "$(digest "$here/python/requirements-$version.txt")" make_venv "$version"
 done
+part grafana "$(digest "$here/python/requirements-grafana.txt")" make_grafana
 part node "$(digest "$here/node/package-lock.json")" make_node
 part rmcp "$(digest "$here/rmcp/Cargo.lock" "$here/rmcp/Cargo.toml" "$here"/rmcp/src/*.rs)" make_rmcp
 part programs "$(echo "$programs" | sha256sum | cut -d' ' -f1)" make_programs

