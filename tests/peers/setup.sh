@@ -78,6 +78,15 @@ make_grafana() {
     rm -rf "$dest/.grafana"
 }
 
+# A library of Python's with a TLS library of its own.
+make_wheel() {
+    find_python
+    find_pip
+    rm -rf "$dest/wheel"
+    "$python" "$pip/pip" --quiet --disable-pip-version-check install --no-cache-dir --only-binary :all: --no-deps \
+        --target "$dest/wheel" -r "$here/python/requirements-wheel.txt" || fail "pycurl could not be installed by pip"
+}
+
 make_node() {
     command -v npm >/dev/null || fail "npm not found: install Node 20 or later"
     rm -rf "$dest/node"
@@ -144,6 +153,7 @@ for version in 2.3.0 1.30.0; do
     part "py-$version" "$(digest "$here/python/requirements-$version.txt")" make_venv "$version"
 done
 part grafana "$(digest "$here/python/requirements-grafana.txt")" make_grafana
+part wheel "$(digest "$here/python/requirements-wheel.txt")" make_wheel
 part node "$(digest "$here/node/package-lock.json")" make_node
 part rmcp "$(digest "$here/rmcp/Cargo.lock" "$here/rmcp/Cargo.toml" "$here"/rmcp/src/*.rs)" make_rmcp
 part programs "$(echo "$programs" | sha256sum | cut -d' ' -f1)" make_programs

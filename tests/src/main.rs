@@ -58,6 +58,11 @@ enum Command {
     #[command(hide = true)]
     TinyServer(tiny::ServerArgs),
     #[command(hide = true)]
+    Certificate {
+        /// Beside which file it is to lie.
+        beside: PathBuf,
+    },
+    #[command(hide = true)]
     TlsServer(tls_server::ServerArgs),
     #[command(hide = true)]
     TinyClient(tiny::ClientArgs),
@@ -133,6 +138,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => copies::take().and_then(|()| bench::run(&args)),
         Command::Matrix { file } => matrix::print(&file).map(|()| ExitCode::SUCCESS),
         Command::TinyServer(args) => tiny::serve(&args).map(|()| ExitCode::SUCCESS),
+        Command::Certificate { beside } => certificate::Certificate::create(&beside).map(|_| ExitCode::SUCCESS),
         Command::TlsServer(args) => tls_server::serve(&args).map(|()| ExitCode::SUCCESS),
         Command::TinyClient(args) => tiny::call(&args).map(|()| ExitCode::SUCCESS),
         Command::Noise(args) => noise::make(&args).map(|()| ExitCode::SUCCESS),

@@ -48,6 +48,8 @@ pub(crate) enum Transport {
     Http2,
     /// Streamable HTTP over TLS.
     Https,
+    /// The same with HTTP/2.
+    Https2,
 }
 
 impl Client {
@@ -119,7 +121,14 @@ impl Server {
 }
 
 impl Transport {
-    pub(crate) const ALL: [Self; 5] = [Self::Stdio, Self::Http, Self::Sse, Self::Http2, Self::Https];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Stdio,
+        Self::Http,
+        Self::Sse,
+        Self::Http2,
+        Self::Https,
+        Self::Https2,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -128,13 +137,19 @@ impl Transport {
             Self::Sse => "sse",
             Self::Http2 => "http2",
             Self::Https => "https",
+            Self::Https2 => "https2",
         }
+    }
+
+    fn has_tls(self) -> bool {
+        matches!(self, Self::Https | Self::Https2)
     }
 
     /// Its name on the command lines of the peers.
     fn word(self) -> &'static str {
         match self {
             Self::Https => "http",
+            Self::Https2 => "http2",
             other => other.name(),
         }
     }
@@ -219,7 +234,7 @@ impl Pair {
     /// Servers of 2.x for Node and rmcp have no HTTP+SSE, nor has rmcp's client; the clients of Node have no HTTP/2 without TLS;
     /// server-everything has no TLS. mcp-grafana is there for its TLS.
     fn has_transport(&self) -> bool {
-        if self.server == Server::Grafana && self.transport != Transport::Https {
+        if self.server == Server::Grafana && !self.transport.has_tls() {
             return false;
         }
         match self.transport {
@@ -232,6 +247,10 @@ impl Pair {
                 use Client::{Py23, Py23Legacy, Rmcp, RmcpLegacy};
                 matches!(self.client, Py23 | Py23Legacy | Rmcp | RmcpLegacy)
                     && matches!(self.server, Server::Py23 | Server::NodeV2 | Server::Rmcp)
+            }
+            Transport::Https2 => {
+                matches!(self.client, Client::Py23 | Client::Py23Legacy)
+                    && matches!(self.server, Server::Py23 | Server::NodeV2 | Server::Grafana)
             }
             Transport::Https => {
                 !matches!(self.client, Client::Rmcp | Client::RmcpLegacy)
@@ -319,7 +338,7 @@ impl Peers<'_> {
         };
         let arguments = match transport {
             Transport::Stdio => vec!["--transport".to_owned(), name],
-            Transport::Http | Transport::Sse | Transport::Http2 | Transport::Https => {
+            _ => {
                 vec!["--transport".to_owned(), name, "--port".to_owned(), port]
             }
         };
@@ -332,7 +351,9 @@ impl Peers<'_> {
         let words = self.server_command(pair.server, pair.transport, port);
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).env("PORT", port.to_string());
-        let certificate = (pair.transport == Transport::Https)
+        let certificate = pair
+            .transport
+            .has_tls()
             .then(|| Certificate::create(&log))
             .transpose()?;
         if let Some(certificate) = &certificate {

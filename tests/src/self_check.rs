@@ -65,9 +65,7 @@ fn check(peers: &Path, pair: Pair, scenario: &str, folder: &Path) -> Result<Stri
     let _ = fs::remove_file(&truth);
     let server = match pair.transport {
         Transport::Stdio => None,
-        Transport::Http | Transport::Sse | Transport::Http2 | Transport::Https => {
-            Some(peers.listen(pair, folder.join("server.log"), LIMIT)?)
-        }
+        _ => Some(peers.listen(pair, folder.join("server.log"), LIMIT)?),
     };
     let task = Task {
         pair,

@@ -9,13 +9,18 @@ use observer_common::config::{ABSENT, Layout};
 /// Where the kernel shows its type information (`CONFIG_DEBUG_INFO_BTF`).
 pub const BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// Types and functions of the running kernel.
+/// What is to be known of the running kernel.
 pub struct Kernel {
-    types: TypeInformation,
-    /// Ids of structs by name.
-    structs: HashMap<String, u32>,
+    layout: Layout,
     /// Numbers of arguments of functions by name.
     functions: HashMap<String, usize>,
+}
+
+/// Types of the running kernel: tens of megabytes, which are dropped as soon as they are read.
+struct Types {
+    all: TypeInformation,
+    /// Ids of structs by name.
+    structs: HashMap<String, u32>,
 }
 
 impl std::fmt::Debug for Kernel {
@@ -43,34 +48,38 @@ impl Kernel {
     /// Reads the running kernel's type information.
     ///
     /// # Errors
-    /// When the kernel has none: it was built without `CONFIG_DEBUG_INFO_BTF`.
+    /// When the kernel has none (it was built without `CONFIG_DEBUG_INFO_BTF`), or lacks a field that every kernel from 5.10 to 7.3
+    /// has, naming it.
     pub fn running() -> Result<Self> {
         let bytes = std::fs::read(BTF).with_context(|| {
             format!(
                 "this kernel shows no type information at {BTF}; a kernel built with CONFIG_DEBUG_INFO_BTF is needed"
             )
         })?;
-        let types = TypeInformation::new(&Memory(bytes))
+        let all = TypeInformation::new(&Memory(bytes))
             .map_err(|error| anyhow::anyhow!("the kernel's type information cannot be read: {}", error.message()))?;
         let (mut structs, mut functions) = (HashMap::new(), HashMap::new());
-        for (id, kind) in types.get() {
+        for (id, kind) in all.get() {
             match kind {
                 TypeVariant::Struct(found) => {
                     structs.entry(found.name().clone().unwrap_or_default()).or_insert(*id);
                 }
                 TypeVariant::Func(func) => {
-                    if let Some(TypeVariant::FuncProto(proto)) = types.from_id(*func.prototype_tid()) {
+                    if let Some(TypeVariant::FuncProto(proto)) = all.from_id(*func.prototype_tid()) {
                         functions.insert(func.name().clone().unwrap_or_default(), proto.parameter_list().len());
                     }
                 }
                 _ => {}
             }
         }
-        Ok(Self {
-            types,
-            structs,
-            functions,
-        })
+        let layout = Types { all, structs }.layout()?;
+        Ok(Self { layout, functions })
+    }
+
+    /// Every offset that the kernel side needs.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// Number of arguments of a kernel function; `None` when the kernel does not have it.
@@ -84,11 +93,13 @@ impl Kernel {
     pub fn first_function<'a>(&self, names: &[&'a str]) -> Option<&'a str> {
         names.iter().copied().find(|name| self.arguments(name).is_some())
     }
+}
 
+impl Types {
     /// Offset in bytes of `path` (fields joined by dots) in the struct `name`.
     fn field(&self, name: &str, path: &str) -> Option<u32> {
         let id = *self.structs.get(name)?;
-        match self.types.offset_of(id, path).ok()?.1 {
+        match self.all.offset_of(id, path).ok()?.1 {
             Offset::ByteOffset(bytes) => Some(bytes),
             _ => None,
         }
@@ -96,7 +107,7 @@ impl Kernel {
 
     /// Size of a struct in bytes.
     fn size(&self, name: &str) -> Option<u32> {
-        match self.types.from_id(*self.structs.get(name)?)? {
+        match self.all.from_id(*self.structs.get(name)?)? {
             TypeVariant::Struct(found) => u32::try_from(*found.size()).ok(),
             _ => None,
         }
@@ -104,7 +115,7 @@ impl Kernel {
 
     /// Value of an enumerator of the enum `name`.
     fn enumerator(&self, name: &str, value: &str) -> Option<u32> {
-        self.types.get().values().find_map(|kind| match kind {
+        self.all.get().values().find_map(|kind| match kind {
             TypeVariant::Enum(found) if found.name().as_deref() == Some(name) => found
                 .named_value_list()
                 .iter()
@@ -117,12 +128,8 @@ impl Kernel {
         })
     }
 
-    /// Every offset that the kernel side needs.
-    ///
-    /// # Errors
-    /// When the kernel lacks a field that every kernel from 5.10 to 7.3 has, naming it.
     #[expect(clippy::too_many_lines, reason = "a line for each field")]
-    pub fn layout(&self) -> Result<Layout> {
+    fn layout(&self) -> Result<Layout> {
         let need = |name: &str, path: &str| {
             self.field(name, path).with_context(|| {
                 format!("this kernel has no field {path} in struct {name}; this version knows kernels 5.10 to 7.3")
@@ -233,8 +240,7 @@ mod tests {
     fn the_running_kernel_has_every_field() {
         // A kernel without type information cannot run the observer either; nothing is to be shown there.
         let Ok(kernel) = Kernel::running() else { return };
-        let layout = kernel.layout().expect("a kernel that this version knows");
-        assert_eq!(layout.socket_inode % 8, 0);
+        assert_eq!(kernel.layout().socket_inode % 8, 0);
         assert_eq!(kernel.arguments("tcp_sendmsg"), Some(3));
     }
 }

@@ -327,7 +327,6 @@ fn load(kernel: &layout::Kernel, options: &Options) -> Result<Ebpf> {
     if OBJECT.is_empty() {
         bail!("this program was built without its kernel object: build it with `cargo xtask build`");
     }
-    let layout = kernel.layout()?;
     let listed = !options.scope.pids.is_empty() || !options.scope.cgroups.is_empty();
     let settings = Settings {
         observer: std::process::id(),
@@ -338,7 +337,7 @@ fn load(kernel: &layout::Kernel, options: &Options) -> Result<Ebpf> {
     };
     allow_locked_memory();
     EbpfLoader::new()
-        .override_global("LAYOUT", &layout, true)
+        .override_global("LAYOUT", kernel.layout(), true)
         .override_global("SETTINGS", &settings, true)
         .map_max_entries("RING", ring_bytes(options.ring_bytes))
         .load(OBJECT)

@@ -61,7 +61,7 @@ pub(crate) struct Underlay {
 struct Session {
     pid: Pid,
     role: Role,
-    /// It has sent before it received.
+    /// What it sent first, before it received, is of a client.
     client: bool,
     socket: Option<Place>,
     candidate: Option<(Place, u8)>,
@@ -128,7 +128,7 @@ impl Underlay {
     /// Takes in that plain text was moved; returns what this proves.
     fn plain(&mut self, data: &Data) -> Vec<(StreamKey, Place)> {
         let session = self.sessions.entry(data.key, || {
-            let client = data.direction == Direction::Sent;
+            let client = data.direction == Direction::Sent && !is_of_server(&data.bytes);
             Session {
                 pid: data.pid,
                 role: if client { Role::Told } else { Role::Unknown },
@@ -421,6 +421,12 @@ impl Pipeline {
 /// Whether bytes begin a record of TLS 1.0 to 1.3 (RFC 8446 section 5.1): change cipher spec, alert, handshake or application data.
 fn is_record(bytes: &[u8]) -> bool {
     matches!(bytes, [20..=23, 3, 0..=4, ..])
+}
+
+/// Whether bytes are what only a server begins to send with: settings of HTTP/2 without the client's preface (RFC 9113 section 3.4),
+/// or an answer.
+pub(super) fn is_of_server(bytes: &[u8]) -> bool {
+    matches!(bytes, [_, _, _, 4, _, 0, 0, 0, 0, ..]) || bytes.starts_with(b"HTTP/")
 }
 
 /// Whether so much ciphertext may hold just so much plain text of so many calls.

@@ -26,8 +26,9 @@ if (args.transport === 'stdio') {
 } else {
     const handler = createMcpHandler(newServer, { maxRequestBodySize: 64 << 20 });
     const fetch = request => (new URL(request.url).pathname === '/mcp' ? handler.fetch(request) : new Response(null, { status: 404 }));
+    const overTls = args.transport === 'http2' ? http2.createSecureServer : https.createServer;
     const protocol = args.cert
-        ? { createServer: https.createServer, serverOptions: { cert: readFileSync(args.cert), key: readFileSync(args.key) } }
+        ? { createServer: overTls, serverOptions: { cert: readFileSync(args.cert), key: readFileSync(args.key) } }
         : args.transport === 'http2' && { createServer: http2.createServer };
     serve({ fetch, hostname: args.host, port: Number(args.port), ...protocol }, () => console.error('ready'));
 }

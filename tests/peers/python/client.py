@@ -55,7 +55,7 @@ async def transport(args, truth):
 
 
 def http2_client():
-    """What `create_mcp_http_client` makes, for cleartext HTTP/2 with prior knowledge."""
+    """What `create_mcp_http_client` makes, for HTTP/2 alone: in clear with prior knowledge, over TLS by ALPN."""
     import httpx2
 
     return httpx2.AsyncClient(

@@ -71,14 +71,15 @@ class Announcing(uvicorn.Server):
         print("ready", file=sys.stderr, flush=True)
 
 
-def serve_http2(app, host, port):
-    """Serves cleartext HTTP/2 (and what is upgraded to it) by hypercorn."""
+def serve_http2(app, args):
+    """Serves HTTP/2 by hypercorn: in clear (and what is upgraded to it), or over TLS."""
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
 
-    listener = socket.create_server((host, port))
+    listener = socket.create_server((args.host, args.port))
     config = Config()
     config.bind = [f"fd://{listener.fileno()}"]
+    config.certfile, config.keyfile = args.cert, args.key
     config.errorlog = None
     print("ready", file=sys.stderr, flush=True)
     anyio.run(serve, app, config)
@@ -97,7 +98,7 @@ def main():
         server.run("stdio")
         return
     if args.transport == "http2":
-        serve_http2(server.streamable_http_app(), args.host, args.port)
+        serve_http2(server.streamable_http_app(), args)
         return
     app = server.streamable_http_app() if args.transport == "http" else server.sse_app()
     tls = {"ssl_certfile": args.cert, "ssl_keyfile": args.key}

@@ -35,9 +35,12 @@ pub(super) fn run(cache: &Cache) -> Result<Tally> {
     }
     unpack(&image::build(cache)?.layout, &bundles.join("observer"))?;
     fill_neighbour(&build::driver()?, &bundles.join("neighbour"))?;
+    fs::create_dir_all(bundles.join("layered"))?;
+    write_settings(&bundles.join("layered"), &layered_settings())?;
     let peers = peers::provide(cache)?;
     let guest = Guest {
         memory: MEMORY,
+        modules: vec!["overlay".to_owned()],
         peers: Some(peers.clone()),
         ..Guest::new(KERNEL)
     };
@@ -146,6 +149,20 @@ fn neighbour_settings() -> Value {
             {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"},
         ],
         "linux": {"namespaces": namespaces(&["pid", "network", "mount", "uts", "ipc", "cgroup"])},
+    })
+}
+
+/// A container that runs the shell commands of its file `/command`, on the node's network.
+fn layered_settings() -> Value {
+    json!({
+        "ociVersion": "1.0.2",
+        "process": {"user": {"uid": 0, "gid": 0}, "args": ["/bin/sh", "/command"], "cwd": "/"},
+        "root": {"path": "rootfs"},
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"},
+        ],
+        "linux": {"namespaces": namespaces(&["pid", "mount", "uts", "ipc", "cgroup"])},
     })
 }
 

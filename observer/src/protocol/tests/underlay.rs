@@ -3,6 +3,7 @@
 use super::scene::{Line, Scene};
 use crate::protocol::event::{Direction, Missing, Pid, Source, StreamKey, Verdict};
 use crate::protocol::observation::{Call, Observation, Output};
+use crate::protocol::underlay::is_of_server;
 
 /// Client and server, each a process with one thread.
 const CLIENT: u32 = 10;
@@ -125,6 +126,31 @@ fn connections_of_one_thread_are_told_apart() {
         other.call(&mut scene, id + 10, [true, true]);
     }
     assert_eq!(scene.calls().len(), 6);
+}
+
+#[test]
+fn a_server_that_speaks_first_is_none_the_less_a_server() {
+    let mut scene = Scene::new();
+    let connection = Connection::open(&mut scene, 1);
+    // The answer to a request that nobody saw.
+    let answer = "HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n";
+    connection.say(&mut scene, 1, answer, true);
+    for id in 1..=3 {
+        connection.call(&mut scene, id, [true, true]);
+    }
+    let calls = scene.calls();
+    assert_eq!(calls.len(), 3);
+    assert!(calls.iter().all(|call| call.timing.client_duration.is_some()));
+    let settings = b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64";
+    assert!(is_of_server(settings), "what a server of HTTP/2 begins with");
+    for client in [
+        &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
+        b"POST /mcp HTTP/1.1\r\n",
+        b"",
+        b"\0",
+    ] {
+        assert!(!is_of_server(client), "{client:?}");
+    }
 }
 
 #[test]

@@ -47,6 +47,32 @@ def connect():
     return connection
 
 
+class Curl:
+    """A connection of pycurl, whose wheel has a TLS library of its own."""
+
+    def __init__(self):
+        import pycurl
+
+        self.codes = pycurl
+        self.handle = pycurl.Curl()
+        self.handle.setopt(pycurl.CAINFO, certificate)
+
+    def ask(self, body, fields):
+        self.handle.setopt(self.codes.URL, f"https://127.0.0.1:{port}/mcp")
+        self.handle.setopt(self.codes.HTTPHEADER, [f"{name}: {value}" for name, value in fields.items()])
+        self.handle.setopt(self.codes.POSTFIELDS, body)
+        said = self.handle.perform_rb()
+        return self.handle.getinfo(self.codes.RESPONSE_CODE), said
+
+
+def ask(connection, body, fields):
+    if isinstance(connection, Curl):
+        return connection.ask(body, fields)
+    connection.request("POST", "/mcp", body, fields)
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
 def call(connection, truth, number):
     meta = {
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -63,11 +89,9 @@ def call(connection, truth, number):
         "mcp-name": "add",
     }
     seq = truth.begin(number)
-    connection.request("POST", "/mcp", body, fields)
-    answer = connection.getresponse()
-    said = answer.read()
+    status, said = ask(connection, body, fields)
     truth.end(seq)
-    assert answer.status == 200 and b'"result"' in said, (answer.status, said)
+    assert status == 200 and b'"result"' in said, (status, said)
 
 
 def wait(word):
@@ -148,4 +172,11 @@ def plain():
     calls_of(connect(), truth, range(1, 21))
 
 
-{"threads": threads, "forks": forks, "plain": plain}[manner]()
+def wheel():
+    """The same through a library that came with a wheel."""
+    truth, connection = Truth(truth_file), Curl()
+    wait("go")
+    calls_of(connection, truth, range(1, 21))
+
+
+{"threads": threads, "forks": forks, "plain": plain, "wheel": wheel}[manner]()

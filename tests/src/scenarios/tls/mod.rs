@@ -23,6 +23,7 @@ const TESTS: &[Test] = &[
     ("tls::64 threads on one context", threads),
     ("tls::a process that forks, executes and is killed", forks),
     ("tls::SDKs, the observer started in mid-session", joined),
+    ("tls::a library inside a wheel", wheel),
     ("tls::a server whose library has no way in", unsupported),
     ("tls::check says who has which library", checked),
     ("tls::curl and a server that is not MCP", not_mcp),
@@ -30,7 +31,7 @@ const TESTS: &[Test] = &[
 ];
 
 /// How many of them need the SDKs alone.
-const OF_SDKS: usize = 5;
+const OF_SDKS: usize = 6;
 
 const CLIENT: &str = include_str!("client.py");
 const SERVER: &str = include_str!("server.py");
@@ -59,7 +60,7 @@ impl Script {
             .arg(&file)
             .args([manner, port.context("a server without a port")?]);
         command.arg(server.certificate.as_ref().context("a server without a certificate")?);
-        command.arg(&truth);
+        command.arg(&truth).env("PYTHONPATH", stage.peers().path("wheel"));
         let program = Program::start(command, Some(&stage.cgroup), stage.lab.file("client.log"))?;
         Ok(Self { program, truth })
     }
@@ -156,6 +157,22 @@ fn joined(stage: &Stage) -> Result<()> {
     let accounts: Vec<Account> = all.iter().map(|running| running.account(rules())).collect();
     ensure_enough_after(&accounts, attached_ns)?;
     stage.settle(observer, &accounts)
+}
+
+/// A program with two of them: Python's own, which it does not use, and the one that came with what it does use.
+fn wheel(stage: &Stage) -> Result<()> {
+    let server = serve(stage)?;
+    let observer = stage.observe(&[])?;
+    let mut client = Script::start(stage, "wheel", &server)?;
+    let mapped = || {
+        let maps = fs::read_to_string(format!("/proc/{}/maps", client.program.pid())).unwrap_or_default();
+        maps.contains("pycurl.libs/libssl").then_some(())
+    };
+    wait_until(stage.lab.limit(20), mapped).context("the wheel's library is not in use")?;
+    wait_for(stage, &observer, "openssl", "attached", 2)?;
+    client.leave("go")?;
+    client.program.finish(stage.lab.limit(30))?;
+    stage.settle(observer, &[client.account()])
 }
 
 /// What the server's side does not show the client's does.
