@@ -1,6 +1,6 @@
 //! Every map: what it holds, why that size. The state "never written" of each is safe.
 //!
-//! All are allocated when they are made, some 30 MB of kernel memory: allocating in a tracing program may deadlock on kernels
+//! All are allocated when they are made, some 50 MB of kernel memory besides the ring: allocating in a tracing program may deadlock on kernels
 //! before 6.1, which warn of it.
 
 use aya_ebpf::{

@@ -35,7 +35,7 @@ pub enum Command {
     /// Run a saved file through the same pipeline and print what `run` would have printed.
     #[command(after_help = LAYERS)]
     Replay(ReplayArgs),
-    /// Holds probes until the observer that started it has ended.
+    /// Holds probes for the observer that started it, and takes them away when that has let go of them or has ended.
     #[command(hide = true)]
     HoldProbes,
 }

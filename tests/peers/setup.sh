@@ -96,6 +96,17 @@ make_node() {
     find "$dest/node/node_modules" -type f \( -name '*.map' -o -name '*.d.ts' -o -name '*.d.mts' -o -name '*.d.cts' \) -delete
 }
 
+# A Node newer than the machine's, as npm ships it: with a TLS library of its own inside.
+make_newer_node() {
+    rm -rf "$dest/newer-node"
+    mkdir -p "$dest/newer-node"
+    cp "$here/newer-node/manifest.json" "$dest/newer-node/package.json"
+    cp "$here/newer-node/lock.json" "$dest/newer-node/package-lock.json"
+    (cd "$dest/newer-node" && npm ci --silent --no-audit --no-fund) || fail "a newer Node could not be installed by npm"
+    mv "$dest"/newer-node/node_modules/node-linux-*/bin/node "$dest/newer-node/node"
+    rm -rf "$dest/newer-node/node_modules"
+}
+
 # Built beside DEST and not in it: what cargo leaves behind is a hundred times the size of the programs.
 make_rmcp() {
     (cd "$here/rmcp" && env -u RUSTFLAGS CARGO_TARGET_DIR="$dest-build/rmcp" cargo build --quiet --release --locked) ||
@@ -155,6 +166,7 @@ done
 part grafana "$(digest "$here/python/requirements-grafana.txt")" make_grafana
 part wheel "$(digest "$here/python/requirements-wheel.txt")" make_wheel
 part node "$(digest "$here/node/package-lock.json")" make_node
+part newer-node "$(digest "$here/newer-node/lock.json")" make_newer_node
 part rmcp "$(digest "$here/rmcp/Cargo.lock" "$here/rmcp/Cargo.toml" "$here"/rmcp/src/*.rs)" make_rmcp
 part programs "$(echo "$programs" | sha256sum | cut -d' ' -f1)" make_programs
 part scripts "$(digest "$here"/python/*.py "$here"/node/*.mjs "$dest/.made-node")" copy_scripts

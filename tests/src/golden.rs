@@ -97,10 +97,7 @@ pub(crate) fn make(args: &CaptureArgs) -> Result<ExitCode> {
 fn capture(args: &CaptureArgs, golden: &Golden, folder: &Path, place: &Path) -> Result<usize> {
     let cgroup = Cgroup::create()?;
     let recorder = Recorder::start(&args.observer, &cgroup, folder, place)?;
-    let peers = Peers {
-        dir: &args.peers,
-        cgroup: Some(&cgroup),
-    };
+    let peers = Peers::new(&args.peers, Some(&cgroup));
     let server = match golden.pair.transport {
         Transport::Stdio => None,
         _ => Some(peers.listen(golden.pair, folder.join("server.log"), LIMIT)?),

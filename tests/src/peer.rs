@@ -265,6 +265,8 @@ pub(crate) struct Peers<'a> {
     pub(crate) dir: &'a Path,
     /// The control group they live in.
     pub(crate) cgroup: Option<&'a Cgroup>,
+    /// What runs the programs of Node.
+    pub(crate) node: String,
 }
 
 /// A process of the test's own; killed when dropped.
@@ -295,7 +297,15 @@ pub(crate) struct Task<'a> {
     pub(crate) trust: Option<&'a Path>,
 }
 
-impl Peers<'_> {
+impl<'a> Peers<'a> {
+    pub(crate) fn new(dir: &'a Path, cgroup: Option<&'a Cgroup>) -> Self {
+        Self {
+            dir,
+            cgroup,
+            node: "node".to_owned(),
+        }
+    }
+
     /// A file of the peers' folder.
     pub(crate) fn path(&self, name: &str) -> String {
         self.dir.join(name).to_string_lossy().into_owned()
@@ -306,8 +316,8 @@ impl Peers<'_> {
         let program = match server {
             Server::Py23 => vec![self.path("py-2.3.0/bin/python"), self.path("python/server.py")],
             Server::Py130 => vec![self.path("py-1.30.0/bin/python"), self.path("python/server.py")],
-            Server::NodeSdk => vec!["node".to_owned(), self.path("node/sdk-server.mjs")],
-            Server::NodeV2 => vec!["node".to_owned(), self.path("node/v2-server.mjs")],
+            Server::NodeSdk => vec![self.node.clone(), self.path("node/sdk-server.mjs")],
+            Server::NodeV2 => vec![self.node.clone(), self.path("node/v2-server.mjs")],
             Server::Rmcp => vec![self.path("rmcp/rmcp-server")],
             Server::Grafana => {
                 let address = format!("127.0.0.1:{port}");
@@ -333,7 +343,7 @@ impl Peers<'_> {
                 } else {
                     name
                 };
-                return vec!["node".to_owned(), self.path(script), word];
+                return vec![self.node.clone(), self.path(script), word];
             }
         };
         let arguments = match transport {
@@ -390,8 +400,8 @@ impl Peers<'_> {
         let words = match pair.client {
             Client::Py23 | Client::Py23Legacy => vec![self.path("py-2.3.0/bin/python"), self.path("python/client.py")],
             Client::Py130 => vec![self.path("py-1.30.0/bin/python"), self.path("python/client.py")],
-            Client::NodeSdk => vec!["node".to_owned(), self.path("node/sdk-client.mjs")],
-            Client::NodeV2 | Client::NodeV2Legacy => vec!["node".to_owned(), self.path("node/v2-client.mjs")],
+            Client::NodeSdk => vec![self.node.clone(), self.path("node/sdk-client.mjs")],
+            Client::NodeV2 | Client::NodeV2Legacy => vec![self.node.clone(), self.path("node/v2-client.mjs")],
             Client::Rmcp | Client::RmcpLegacy => vec![self.path("rmcp/rmcp-client")],
         };
         let mut command = Command::new(&words[0]);

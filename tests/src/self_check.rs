@@ -57,10 +57,7 @@ fn plan() -> Vec<(Pair, &'static str)> {
 }
 
 fn check(peers: &Path, pair: Pair, scenario: &str, folder: &Path) -> Result<String> {
-    let peers = Peers {
-        dir: peers,
-        cgroup: None,
-    };
+    let peers = Peers::new(peers, None);
     let truth = folder.join("truth.jsonl");
     let _ = fs::remove_file(&truth);
     let server = match pair.transport {

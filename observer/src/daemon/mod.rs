@@ -45,10 +45,12 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         exposition: sinks.metrics().exposition(),
         health: Arc::clone(&health),
     };
-    runtime()?.block_on(async {
+    until_the_end(async {
         let mut stop = Stop::new()?;
         serve(endpoints, bind(config.listen)?)?;
-        let capture = Capture::start(&config.capture)?;
+        let Some(capture) = start(&config.capture, &mut stop).await? else {
+            return Ok(());
+        };
         health.set_obstacle(None);
         observe(config, capture, sinks, health, &mut stop).await
     })
@@ -60,14 +62,27 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
 /// As [`run`], and when the file exists or cannot be made.
 pub fn record(config: &Config, file: &Path) -> anyhow::Result<()> {
     let sinks = sinks(config.max_series)?;
-    runtime()?.block_on(async {
+    until_the_end(async {
         let mut stop = Stop::new()?;
         let writer = recording::Writer::create(file)?;
-        let mut capture = Capture::start(&config.capture)?;
+        let Some(mut capture) = start(&config.capture, &mut stop).await? else {
+            return Ok(());
+        };
         capture.record_to(writer);
         tracing::info!("recording to {}", file.display());
         observe(config, capture, sinks, Arc::new(Health::new()), &mut stop).await
     })
+}
+
+/// Attaches, unless told to stop first: the kernel may let it wait for seconds while others take their probes away.
+async fn start(options: &capture::Options, stop: &mut Stop) -> anyhow::Result<Option<Capture>> {
+    let options = options.clone();
+    let starting = tokio::task::spawn_blocking(move || Capture::start(&options));
+    tokio::select! {
+        biased;
+        () = stop.requested() => Ok(None),
+        started = starting => Ok(Some(started.context("the thread that attaches has died")??)),
+    }
 }
 
 /// Says what is observed and turns the loop until `stop`.
@@ -148,6 +163,14 @@ fn add_outputs(sinks: &mut Sinks, config: &Config) -> anyhow::Result<()> {
         sinks.add_json(Output::start("file", file).context("cannot start a thread; raise the limit on processes")?);
     }
     Ok(())
+}
+
+/// Runs the daemon; what still waits for the kernel at its end is left behind.
+fn until_the_end(daemon: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = runtime()?;
+    let result = runtime.block_on(daemon);
+    runtime.shutdown_background();
+    result
 }
 
 /// Everything that one thread waits for: nothing that it does wakes another.

@@ -426,7 +426,7 @@ fn is_record(bytes: &[u8]) -> bool {
 /// Whether bytes are what only a server begins to send with: settings of HTTP/2 without the client's preface (RFC 9113 section 3.4),
 /// or an answer.
 pub(super) fn is_of_server(bytes: &[u8]) -> bool {
-    matches!(bytes, [_, _, _, 4, _, 0, 0, 0, 0, ..]) || bytes.starts_with(b"HTTP/")
+    matches!(bytes, [_, _, _, 4, 0, 0, 0, 0, 0, ..]) || bytes.starts_with(b"HTTP/")
 }
 
 /// Whether so much ciphertext may hold just so much plain text of so many calls.

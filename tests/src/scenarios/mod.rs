@@ -108,10 +108,7 @@ impl Stage {
     }
 
     fn peers(&self) -> Peers<'_> {
-        Peers {
-            dir: &self.lab.peers,
-            cgroup: Some(&self.cgroup),
-        }
+        Peers::new(&self.lab.peers, Some(&self.cgroup))
     }
 
     /// Processes on this stage that a process of it started. Not every kernel lists a process's children.

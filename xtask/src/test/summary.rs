@@ -6,12 +6,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use comfy_table::{CellAlignment, Table, presets};
 
-/// Numbers of tests in one step.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+/// Lines of a step's failures that the end of the run repeats.
+const FAILURE_LINES: usize = 40;
+
+/// Numbers of tests in one step, and why some failed.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Tally {
     passed: u32,
     failed: u32,
     skipped: u32,
+    /// What the test programs said of their failures.
+    failures: String,
     /// The program itself failed, whatever it said of its tests.
     broken: bool,
 }
@@ -31,6 +36,7 @@ impl Tally {
             tally.failed += number_before(line, "failed");
             tally.skipped += number_before(line, "ignored");
         }
+        tally.failures = failures(output);
         tally
     }
 
@@ -48,9 +54,23 @@ impl Tally {
         Ok(self)
     }
 
-    fn is_bad(self) -> bool {
+    fn is_bad(&self) -> bool {
         self.broken || self.failed > 0
     }
+}
+
+/// What test programs say of their failures: each from its `---- NAME ----` to the list of names.
+fn failures(output: &str) -> String {
+    let mut told = Vec::new();
+    let mut within = false;
+    for line in output.lines() {
+        within = line.starts_with("---- ") || (within && line != "failures:");
+        if within && !line.is_empty() {
+            told.push(line);
+        }
+    }
+    told.truncate(FAILURE_LINES);
+    told.join("\n")
 }
 
 /// Number that stands before `word` in `ok. 12 passed; 0 failed; 1 ignored`.
@@ -100,9 +120,21 @@ impl Summary {
         self.rows.iter().any(Row::is_bad)
     }
 
-    /// Prints the table and the total.
+    /// Prints the table, why steps failed, and the total.
     pub(super) fn print(&self) {
-        println!("\n{}\n\n{}", self.table(), self.total());
+        println!("\n{}\n{}\n{}", self.table(), self.failures(), self.total());
+    }
+
+    /// Why each bad step failed: whoever sees but the end of a long run reads it here.
+    fn failures(&self) -> String {
+        let why = |row: &Row| match &row.outcome {
+            Err(error) => format!("{error:#}"),
+            Ok(tally) if tally.failures.is_empty() => "the program itself failed: see its output above".to_owned(),
+            Ok(tally) => tally.failures.clone(),
+        };
+        let bad = self.rows.iter().filter(|row| row.is_bad());
+        bad.map(|row| format!("\n{}: {}\n{}\n", row.part, row.name, why(row)))
+            .collect()
     }
 
     fn table(&self) -> Table {
@@ -112,7 +144,7 @@ impl Summary {
         for row in &self.rows {
             let result = if row.is_bad() { "FAILED" } else { "ok" };
             let [passed, failed, skipped] =
-                [row.passed(), row.failed(), row.tally().skipped].map(|number| number.to_string());
+                [row.passed(), row.failed(), row.counted(|tally| tally.skipped)].map(|number| number.to_string());
             let seconds = row.took.as_secs().to_string();
             table.add_row([row.part, &row.name, result, &passed, &failed, &skipped, &seconds]);
         }
@@ -133,20 +165,20 @@ impl Summary {
 
 impl Row {
     fn is_bad(&self) -> bool {
-        self.outcome.as_ref().map_or(true, |tally| tally.is_bad())
+        self.outcome.as_ref().map_or(true, Tally::is_bad)
     }
 
-    fn tally(&self) -> Tally {
-        self.outcome.as_ref().copied().unwrap_or_default()
+    fn counted(&self, number: fn(&Tally) -> u32) -> u32 {
+        self.outcome.as_ref().map_or(0, number)
     }
 
     fn passed(&self) -> u32 {
-        let counted = self.tally().passed;
+        let counted = self.counted(|tally| tally.passed);
         if self.is_bad() { counted } else { counted.max(1) }
     }
 
     fn failed(&self) -> u32 {
-        let counted = self.tally().failed;
+        let counted = self.counted(|tally| tally.failed);
         if self.is_bad() { counted.max(1) } else { counted }
     }
 }
@@ -165,8 +197,20 @@ mod tests {
                 passed: 14,
                 failed: 3,
                 skipped: 1,
-                broken: false
+                ..Tally::default()
             }
+        );
+    }
+
+    #[test]
+    fn the_end_says_why_tests_failed() {
+        let output = "test a ... ok\n\nfailures:\n\n---- native::b ----\nit took 3 s to stop\n\nfailures:\n    native::b\n\n\
+            test result: FAILED. 1 passed; 1 failed; 0 ignored\n";
+        let mut summary = Summary::default();
+        summary.step("native", "syscall", || Ok(Tally::of_code(101, output)));
+        assert_eq!(
+            summary.failures(),
+            "\nnative: syscall\n---- native::b ----\nit took 3 s to stop\n"
         );
     }
 

@@ -88,8 +88,8 @@ pub(super) struct Tls {
     changes: Vec<Change>,
     /// What the thread that attaches told last.
     uses: Arc<Mutex<Uses>>,
-    /// Whether the probes are somebody else's to take away.
-    handed_over: Arc<AtomicBool>,
+    /// Whether no more probes are to be attached.
+    ending: Arc<AtomicBool>,
 }
 
 impl Tls {
@@ -121,8 +121,8 @@ impl Tls {
                 tracing::warn!("TLS libraries whose returns would be probed are left alone: {reason}");
             })
             .map_or(Returns::Unsafe, |()| Returns::Safe);
-        let (uses, handed_over) = (Arc::default(), Arc::default());
-        let attaching = Probes::new(ebpf, returns, Arc::clone(&uses), Arc::clone(&handed_over))?;
+        let (uses, ending) = (Arc::default(), Arc::default());
+        let attaching = Probes::new(ebpf, returns, Arc::clone(&uses), Arc::clone(&ending))?;
         let (wanted, requests) = channel();
         let (findings, found) = sync_channel(QUEUE);
         let scope = scope.clone();
@@ -132,7 +132,7 @@ impl Tls {
             wanted,
             changes: Vec::new(),
             uses,
-            handed_over,
+            ending,
         })
     }
 
@@ -199,8 +199,11 @@ fn ways_in(
 
 impl Drop for Tls {
     fn drop(&mut self) {
-        match release::hand_over() {
-            Ok(()) => self.handed_over.store(true, Ordering::Release),
+        // What is attached after the child has begun would be ours to wait for.
+        self.ending.store(true, Ordering::Release);
+        match release::Holder::start() {
+            // It holds them until we have ended.
+            Ok(holder) => std::mem::forget(holder),
             Err(error) => tracing::warn!("{error:#}: it takes some seconds until the last probe is gone"),
         }
     }

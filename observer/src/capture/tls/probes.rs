@@ -14,6 +14,7 @@ use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink,
 use aya::programs::{ProbeKind, UProbe};
 
 use super::families::{PROGRAMS, RETURN};
+use super::release::Holder;
 use super::search::{FileId, Found, Library};
 use super::{Returns, State, Uses, has_cookies, probe, ways_in};
 use crate::capture::take as take_map;
@@ -23,9 +24,6 @@ const GRACE: Duration = Duration::from_secs(60);
 
 /// Time between two looks for such.
 const SWEEP: Duration = Duration::from_secs(15);
-
-/// Threads that take probes away at the same time.
-const DETACHERS: usize = 32;
 
 /// Probes in place, and who has the files they are on.
 pub(super) struct Probes {
@@ -40,8 +38,10 @@ pub(super) struct Probes {
     processes: HashMap<u32, Vec<FileId>>,
     /// When what is unused was last looked for.
     swept: Instant,
+    /// Children that take probes away.
+    holders: Vec<Holder>,
     uses: Arc<Mutex<Uses>>,
-    handed_over: Arc<AtomicBool>,
+    ending: Arc<AtomicBool>,
 }
 
 /// Probes on one file.
@@ -63,7 +63,7 @@ impl Probes {
         ebpf: &mut Ebpf,
         returns: Returns,
         uses: Arc<Mutex<Uses>>,
-        handed_over: Arc<AtomicBool>,
+        ending: Arc<AtomicBool>,
     ) -> Result<Self> {
         let attaching = take_map(ebpf, "TLS_ATTACHING")?.try_into()?;
         let mut again = |name: &'static str| -> Result<(&'static str, UProbe)> {
@@ -86,8 +86,9 @@ impl Probes {
             libraries: HashMap::new(),
             processes: HashMap::new(),
             swept: Instant::now(),
+            holders: Vec::new(),
             uses,
-            handed_over,
+            ending,
         })
     }
 
@@ -107,12 +108,8 @@ impl Probes {
             }
             self.sweep();
         }
-        let links = self.libraries.into_values().flat_map(|attached| attached.links);
-        if self.handed_over.load(Ordering::Acquire) {
-            links.for_each(std::mem::forget);
-        } else {
-            take_away(links.collect());
-        }
+        // The daemon ends, and a child takes them away.
+        std::mem::forget(self.libraries);
     }
 
     fn take(&mut self, found: &Found) {
@@ -146,7 +143,7 @@ impl Probes {
         self.count += 1;
         let cookie = has_cookies().then_some(self.count);
         self.tell_attaching(self.count);
-        let attached = Attached::new(&mut self.programs, library, self.returns, cookie);
+        let attached = Attached::new(&mut self.programs, library, self.returns, cookie, &self.ending);
         self.tell_attaching(0);
         attached
     }
@@ -190,9 +187,21 @@ impl Probes {
             return;
         }
         self.swept = Instant::now();
+        self.holders.retain_mut(|holder| !holder.has_ended());
         let unneeded = |attached: &Attached| attached.unused.is_some_and(|since| since.elapsed() > GRACE);
-        let gone = self.libraries.extract_if(|_, attached| unneeded(attached));
-        take_away(gone.flat_map(|(_, attached)| attached.links).collect());
+        let gone: Vec<_> = self.libraries.extract_if(|_, attached| unneeded(attached)).collect();
+        if gone.iter().all(|(_, attached)| attached.links.is_empty()) {
+            return;
+        }
+        match Holder::start() {
+            Ok(mut holder) => {
+                drop(gone);
+                holder.let_go();
+                self.holders.push(holder);
+            }
+            // The kernel lets this thread wait for each.
+            Err(error) => tracing::debug!("{error:#}"),
+        }
     }
 }
 
@@ -202,6 +211,7 @@ impl Attached {
         library: &Library,
         returns: Returns,
         cookie: Option<u64>,
+        ending: &AtomicBool,
     ) -> Self {
         let without = |library, state| Self {
             library,
@@ -219,7 +229,7 @@ impl Attached {
         for point in points {
             // Returns first: an entry without its return would be taken for that of the next.
             for program in [RETURN, point.program] {
-                if program == RETURN && !point.returns {
+                if (program == RETURN && !point.returns) || ending.load(Ordering::Acquire) {
                     continue;
                 }
                 match attach(programs, program, &target, (point.offset, cookie)) {
@@ -250,15 +260,4 @@ fn attach(
     };
     let link = program.attach(point, target, UProbeScope::AllProcesses)?;
     Ok(program.take_link(link)?)
-}
-
-/// Takes probes away. Each takes the kernel some milliseconds of waiting, which many do at the same time.
-fn take_away(mut links: Vec<UProbeLink>) {
-    let share = links.len().div_ceil(DETACHERS).max(1);
-    std::thread::scope(|scope| {
-        while !links.is_empty() {
-            let some = links.split_off(links.len().saturating_sub(share));
-            scope.spawn(move || drop(some));
-        }
-    });
 }

@@ -1,43 +1,55 @@
-//! How probes go at the end: the kernel waits for every processor a few times for each probe on a library, one probe after the
-//! other, some tenth of a second each on a busy node. Whoever closes the last descriptor of a probe waits; so a child holds all of
-//! them and closes them after we have ended.
+//! How probes go: the kernel waits for every processor a few times for each probe on a library, one probe after the other, some tenth
+//! of a second each on a busy node. Whoever closes the last descriptor of a probe waits; so a child closes them, when we have closed
+//! ours or have ended.
 
 use std::fs;
+use std::io::{self, Read};
 use std::os::fd::RawFd;
-use std::os::unix::process::parent_id;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
 
 /// The word on the command line that makes a child hold probes. For nobody else.
 pub const WORD: &str = "hold-probes";
 
-/// How long a child waits for its parent's end.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A child that holds the descriptors of all probes there are, until it is told to let go of them or we have ended.
+pub(super) struct Holder(Child);
 
-/// Starts a child that holds the descriptors of all probes until this process has ended.
-pub(super) fn hand_over() -> Result<()> {
-    for descriptor in descriptors() {
-        // SAFETY: the call changes a flag of a descriptor that is ours.
-        unsafe { libc::fcntl(descriptor, libc::F_SETFD, 0) };
+impl Holder {
+    /// Starts the child.
+    ///
+    /// # Errors
+    /// When the system has no room for another process.
+    pub(super) fn start() -> Result<Self> {
+        for descriptor in descriptors() {
+            // SAFETY: the call changes a flag of a descriptor that is ours.
+            unsafe { libc::fcntl(descriptor, libc::F_SETFD, 0) };
+        }
+        Command::new("/proc/self/exe")
+            .arg(WORD)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map(Self)
+            .context("no child could be started to hold the probes")
     }
-    Command::new("/proc/self/exe")
-        .arg(WORD)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map(|_| ())
-        .context("no child could be started to hold the probes")
+
+    /// Has it let go of them, and end.
+    pub(super) fn let_go(&mut self) {
+        self.0.stdin = None;
+    }
+
+    /// Whether it has ended, and leaves nothing behind.
+    pub(super) fn has_ended(&mut self) -> bool {
+        !matches!(self.0.try_wait(), Ok(None))
+    }
 }
 
-/// What the child does: holds what it was given until its parent is gone.
+/// What the child does: holds what it was given until the other end of its standard input is closed.
 pub fn hold() {
-    let (parent, since) = (parent_id(), Instant::now());
-    while parent_id() == parent && since.elapsed() < PATIENCE {
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    // Nothing is ever written there: it ends, or it cannot be read, and then there is nothing to wait for.
+    let _ = io::stdin().read(&mut [0]);
 }
 
 /// Descriptors of probes on functions of programs.

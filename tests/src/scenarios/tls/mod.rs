@@ -15,7 +15,7 @@ use crate::clock::{monotonic_ns, wait_until};
 use crate::compare::Rules;
 use crate::lab::Place;
 use crate::observer::Observer;
-use crate::peer::{Client, Listening, Pair, Program, Server, Task, Transport, free_port};
+use crate::peer::{Client, Listening, Pair, Peers, Program, Server, Task, Transport, free_port};
 use crate::truth::Truth;
 
 /// Those that need no program besides the SDKs come first.
@@ -24,6 +24,7 @@ const TESTS: &[Test] = &[
     ("tls::a process that forks, executes and is killed", forks),
     ("tls::SDKs, the observer started in mid-session", joined),
     ("tls::a library inside a wheel", wheel),
+    ("tls::a newer Node", newer_node),
     ("tls::a server whose library has no way in", unsupported),
     ("tls::check says who has which library", checked),
     ("tls::curl and a server that is not MCP", not_mcp),
@@ -31,7 +32,7 @@ const TESTS: &[Test] = &[
 ];
 
 /// How many of them need the SDKs alone.
-const OF_SDKS: usize = 6;
+const OF_SDKS: usize = 7;
 
 const CLIENT: &str = include_str!("client.py");
 const SERVER: &str = include_str!("server.py");
@@ -173,6 +174,32 @@ fn wheel(stage: &Stage) -> Result<()> {
     client.leave("go")?;
     client.program.finish(stage.lab.limit(30))?;
     stage.settle(observer, &[client.account()])
+}
+
+/// Both sides run by a Node of another make, with its library inside.
+fn newer_node(stage: &Stage) -> Result<()> {
+    let machines = stage.peers();
+    let peers = Peers {
+        node: machines.path("newer-node/node"),
+        ..machines
+    };
+    let pair = Pair::new(Client::NodeSdk, Server::NodeSdk, Transport::Https);
+    let server = peers.listen(pair, stage.lab.file("server.log"), stage.lab.limit(30))?;
+    let observer = stage.observe(&[])?;
+    wait_for(stage, &observer, "openssl", "attached", 1)?;
+    let truth = stage.lab.file("truth.jsonl");
+    let task = Task {
+        pair,
+        scenario: "basic",
+        calls: 0,
+        truth: &truth,
+        protocol: None,
+        url: Some(&server.url),
+        trust: server.certificate.as_deref(),
+    };
+    let mut client = peers.client(&task, stage.lab.file("client.log"))?;
+    client.finish(stage.lab.limit(30))?;
+    stage.settle(observer, &[whole(&truth)])
 }
 
 /// What the server's side does not show the client's does.
