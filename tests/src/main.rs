@@ -18,6 +18,7 @@ mod lab;
 mod matrix;
 mod noise;
 mod observer;
+mod pair;
 mod peer;
 mod record;
 mod scenarios;

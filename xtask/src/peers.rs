@@ -35,7 +35,7 @@ pub(crate) fn provide(cache: &Cache) -> Result<PathBuf> {
     let inputs = hash(&source, |_| true)?;
     let place = cache.path(&name);
     let whole = || made_of(&place).is_some_and(|made| made == inputs);
-    let advice = "check that PyPI, npm and crates.io can be reached by pip, npm and cargo";
+    let advice = "check that PyPI, npm, crates.io and the Go module proxy can be reached by pip, npm, cargo and go";
     cache.provide_in_place(&name, advice, whole, |folder| {
         let _ = fs::remove_file(folder.join(MADE_OF));
         shell::output(shell::command("sh", [&script]).arg(folder).current_dir(&source))?;

@@ -9,11 +9,20 @@
 //!          SSL_write ( send ) ──►             or one within the other: certain at once
 //! ```
 //!
+//! Where that cannot be seen, since the socket has been muted when the plain text of its second end appears, the text itself tells:
+//! what one end wrote is what the other reads.
+//!
 //! Of a connection whose two ends are both seen as plain text one is read, the client's where nothing was read before, and the other
 //! adds who. What a server reads waits a moment to learn which it is: alone it is a call, else the other view of one.
 
+use std::hash::Hasher;
+
+use rustc_hash::FxHasher;
+
 use super::Pipeline;
 use super::event::{Closed, Data, Direction, Opened, Pid, Source, StreamKey, Timestamp, Verdict};
+use super::framing;
+use super::observation::Side;
 use super::recent::Recent;
 use super::stream::LinkId;
 
@@ -32,6 +41,10 @@ const MAX_WAIT: u64 = 300_000_000;
 /// Bytes that wait of one session, and sessions of which any do.
 const MAX_WAITING_BYTES: usize = 256 << 10;
 const MAX_WAITING: usize = 1024;
+
+/// Bytes that a call must move to be known again at the other end, and bytes of it that are compared.
+const LEAST_KNOWN_AGAIN: usize = 24;
+const MOST_COMPARED: usize = 4 << 10;
 
 /// Bytes of plain text in one record, and what a record may have around them (RFC 8446 section 5.2, RFC 5246 section 6.2).
 const RECORD: u64 = 16 << 10;
@@ -52,6 +65,8 @@ pub(crate) struct Underlay {
     threads: Recent<u32, Thread>,
     /// Processes whose plain text is seen.
     processes: Recent<Pid, ()>,
+    /// What was last written into connections whose other end is not known, and that end.
+    written: Recent<u64, Place>,
     /// Sessions of which something waits, the oldest first.
     waiting: Vec<(Timestamp, StreamKey)>,
 }
@@ -61,7 +76,7 @@ pub(crate) struct Underlay {
 struct Session {
     pid: Pid,
     role: Role,
-    /// What it sent first, before it received, is of a client.
+    /// It has sent what only a client sends, or received what only a server does.
     client: bool,
     socket: Option<Place>,
     candidate: Option<(Place, u8)>,
@@ -114,6 +129,7 @@ impl Default for Underlay {
             sockets: Recent::new(MAX_REMEMBERED),
             threads: Recent::new(MAX_REMEMBERED),
             processes: Recent::new(MAX_REMEMBERED),
+            written: Recent::new(MAX_REMEMBERED),
             waiting: Vec::new(),
         }
     }
@@ -127,18 +143,23 @@ impl Underlay {
 
     /// Takes in that plain text was moved; returns what this proves.
     fn plain(&mut self, data: &Data) -> Vec<(StreamKey, Place)> {
-        let session = self.sessions.entry(data.key, || {
-            let client = data.direction == Direction::Sent && !is_of_server(&data.bytes);
-            Session {
-                pid: data.pid,
-                role: if client { Role::Told } else { Role::Unknown },
-                client,
-                socket: None,
-                candidate: None,
-                held: Vec::new(),
-            }
+        let session = self.sessions.entry(data.key, || Session {
+            pid: data.pid,
+            role: Role::Unknown,
+            client: false,
+            socket: None,
+            candidate: None,
+            held: Vec::new(),
         });
-        if session.socket.is_some() {
+        if session.role == Role::Unknown {
+            let sender = framing::sender_of(&data.bytes);
+            session.client |= sender.is_some_and(|side| (side == Side::Client) == (data.direction == Direction::Sent));
+        }
+        if let Some((link, end)) = session.socket {
+            let other = self.sockets.get(&link).and_then(|socket| socket.sessions[1 - end]);
+            if other.is_none() && data.direction == Direction::Sent && data.bytes.len() >= LEAST_KNOWN_AGAIN {
+                *self.written.entry(digest(data), || (link, 1 - end)) = (link, 1 - end);
+            }
             return Vec::new();
         }
         let thread = self.threads.entry(data.tid, Thread::default);
@@ -240,6 +261,22 @@ impl Underlay {
         Vec::new()
     }
 
+    /// The end of a connection at which a session reads what was written at the other.
+    fn known_again(&self, key: StreamKey) -> Option<Place> {
+        let session = self.sessions.get(&key)?;
+        let read = session
+            .held
+            .iter()
+            .filter(|data| data.direction == Direction::Received && data.bytes.len() >= LEAST_KNOWN_AGAIN);
+        let mut places = read.filter_map(|data| self.written.get(&digest(data)));
+        let free = |(link, end): &&Place| {
+            self.sockets
+                .get(link)
+                .is_some_and(|socket| socket.sessions[*end].is_none())
+        };
+        places.find(free).copied()
+    }
+
     /// A session is its own call: what it has read comes out.
     fn release(&mut self, key: StreamKey) -> Vec<Data> {
         self.waiting.retain(|(_, other)| *other != key);
@@ -248,6 +285,10 @@ impl Underlay {
         };
         session.role = Role::Told;
         std::mem::take(&mut session.held)
+    }
+
+    fn is_client(&self, key: StreamKey) -> bool {
+        self.sessions.get(&key).is_some_and(|session| session.client)
     }
 
     fn role(&self, key: StreamKey) -> Role {
@@ -293,6 +334,11 @@ impl Pipeline {
                 let (flow, at) = self.streams.locate(&data);
                 self.streams.act(flow, at, data.pid);
                 Vec::new()
+            }
+            Role::Unknown if self.underlay.is_client(data.key) => {
+                let mut read = self.underlay.release(data.key);
+                read.push(data);
+                read
             }
             Role::Unknown => self.underlay.hold(data, self.now),
         }
@@ -340,8 +386,10 @@ impl Pipeline {
             }
             return;
         };
-        // What is being read goes on being read: the other would have missed how it began.
-        let (shadow, shadow_end, told) = if self.underlay.role(other) == Role::Unknown {
+        // What is being read goes on being read, since the other would have missed how it began: unless it is the server's end, read
+        // for want of the client's.
+        let instead = client && !self.underlay.is_client(other);
+        let (shadow, shadow_end, told) = if instead || self.underlay.role(other) == Role::Unknown {
             (other, 1 - end, key)
         } else {
             (key, end, other)
@@ -356,6 +404,16 @@ impl Pipeline {
         self.tell_verdict(link, Verdict::NotMcp);
     }
 
+    /// What a session has read has waited long enough for its socket: it is the other view of a call, or read without.
+    fn settle(&mut self, key: StreamKey) {
+        if let Some(place) = self.underlay.known_again(key) {
+            self.bind(key, place);
+        }
+        if self.underlay.role(key) == Role::Unknown {
+            self.work_off(key);
+        }
+    }
+
     fn work_off(&mut self, key: StreamKey) {
         for data in self.underlay.release(key) {
             self.read_on(data);
@@ -367,7 +425,7 @@ impl Pipeline {
         while let Some((since, key)) = self.underlay.waiting.first().copied()
             && self.now.since(since) >= MAX_WAIT
         {
-            self.work_off(key);
+            self.settle(key);
         }
     }
 
@@ -407,7 +465,7 @@ impl Pipeline {
     /// A session is over.
     pub(crate) fn forget_session(&mut self, key: StreamKey) {
         if self.underlay.sessions.contains(&key) {
-            self.work_off(key);
+            self.settle(key);
             self.underlay.sessions.remove(&key);
         }
     }
@@ -423,10 +481,12 @@ fn is_record(bytes: &[u8]) -> bool {
     matches!(bytes, [20..=23, 3, 0..=4, ..])
 }
 
-/// Whether bytes are what only a server begins to send with: settings of HTTP/2 without the client's preface (RFC 9113 section 3.4),
-/// or an answer.
-pub(super) fn is_of_server(bytes: &[u8]) -> bool {
-    matches!(bytes, [_, _, _, 4, 0, 0, 0, 0, 0, ..]) || bytes.starts_with(b"HTTP/")
+/// What a call that moved plain text is known by.
+fn digest(data: &Data) -> u64 {
+    let mut hasher = FxHasher::default();
+    hasher.write_u32(data.span);
+    hasher.write(&data.bytes[..data.bytes.len().min(MOST_COMPARED)]);
+    hasher.finish()
 }
 
 /// Whether so much ciphertext may hold just so much plain text of so many calls.

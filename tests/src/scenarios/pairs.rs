@@ -1,22 +1,25 @@
 //! Every client with every server over every transport, held against one daemon that watches them all.
 
+use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex};
 
 use anyhow::{Context, Result, bail};
 use libtest_mimic::Trial;
 
-use super::{Stage, agree, told};
+use super::{Stage, agree, tls, told};
 use crate::clock::wall_lead_ns;
 use crate::compare::{Rules, compare, unclaimed};
 use crate::lab::{Counts, Lab, Pairs};
 use crate::observer::Observer;
-use crate::peer::Pair;
+use crate::peer::{GO_CLIENT, Pair, Program};
 use crate::truth::Truth;
 
 const LAST: &str = "pairs::and no call besides";
 
 /// The daemon that the pairs share, and how many pairs are still to come.
 struct Shared {
+    /// Whether there are clients in Go.
+    go: bool,
     state: Mutex<State>,
     done: Condvar,
 }
@@ -25,6 +28,8 @@ struct State {
     open: usize,
     clients: Vec<u32>,
     observer: Option<(Arc<Stage>, Observer)>,
+    /// A process of the Go clients' program, where there are such.
+    idle: Option<Program>,
     /// Why it could not be started: the other pairs need not try again.
     refusal: Option<String>,
 }
@@ -47,9 +52,11 @@ pub(super) fn trials(lab: &Arc<Lab>, wanted: impl Fn(&str) -> bool) -> Vec<Trial
         open: chosen.len(),
         clients: Vec::new(),
         observer: None,
+        idle: None,
         refusal: None,
     };
     let shared = Arc::new(Shared {
+        go: chosen.iter().any(|(_, pair)| pair.client.is_go()),
         state: Mutex::new(state),
         done: Condvar::new(),
     });
@@ -85,6 +92,9 @@ impl Shared {
         let observer = stage
             .observe(&[])
             .inspect_err(|error| state.refusal = Some(format!("{error:#}")))?;
+        if self.go {
+            state.idle = Some(idle(&stage, &observer).inspect_err(|error| state.refusal = Some(format!("{error:#}")))?);
+        }
         state.observer = Some((Arc::clone(&stage), observer));
         Ok(stage)
     }
@@ -104,6 +114,16 @@ impl Shared {
         stage.lab.note(LAST, "-", counts, differences.is_empty())?;
         agree(counts, &differences)
     }
+}
+
+/// Starts a process of the Go clients' program and waits for its probes: a client in Go calls within a millisecond of its start, when
+/// the probes of a program not met before are still being attached.
+fn idle(stage: &Stage, observer: &Observer) -> Result<Program> {
+    let mut command = Command::new(stage.peers().path(GO_CLIENT));
+    command.arg("idle");
+    let program = Program::start(command, Some(&stage.cgroup), stage.lab.file("idle.log"))?;
+    tls::wait_for(stage, observer, "go", "attached", 1)?;
+    Ok(program)
 }
 
 fn run(lab: &Arc<Lab>, shared: &Shared, pair: Pair) -> Result<()> {

@@ -33,6 +33,11 @@ const NOISE_BYTES: u64 = 32 << 10;
 /// Of bytes given up as noise, one in so many is at least no text. Random bytes have one in eight.
 const NOISE_SHARE: u64 = 32;
 
+/// Who writes bytes that begin a message, where it can be seen.
+pub(crate) fn sender_of(bytes: &[u8]) -> Option<Side> {
+    http1::sender_of(bytes).or_else(|| http2::sender_of(bytes))
+}
+
 /// What a framer did with its input.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Step {

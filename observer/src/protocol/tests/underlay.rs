@@ -3,7 +3,6 @@
 use super::scene::{Line, Scene};
 use crate::protocol::event::{Direction, Missing, Pid, Source, StreamKey, Verdict};
 use crate::protocol::observation::{Call, Observation, Output};
-use crate::protocol::underlay::is_of_server;
 
 /// Client and server, each a process with one thread.
 const CLIENT: u32 = 10;
@@ -65,7 +64,7 @@ impl Connection {
         scene.data(pid, line, key, direction, text.as_bytes(), text.len(), Missing::Nothing);
     }
 
-    fn call(&self, scene: &mut Scene, id: u32, reads: [bool; 2]) {
+    fn messages(id: u32) -> [String; 2] {
         let request = format!(
             "POST /mcp HTTP/1.1\r\nHost: h:1\r\nContent-Type: application/json\r\nContent-Length: 74\r\n\r\n\
              {{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/call\",\"params\":{{\"name\":\"add\"}}}}         "
@@ -75,6 +74,11 @@ impl Connection {
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
+        [request, answer]
+    }
+
+    fn call(&self, scene: &mut Scene, id: u32, reads: [bool; 2]) {
+        let [request, answer] = Self::messages(id);
         self.say(scene, 0, &request, reads[1]);
         self.say(scene, 1, &answer, reads[0]);
     }
@@ -141,16 +145,72 @@ fn a_server_that_speaks_first_is_none_the_less_a_server() {
     let calls = scene.calls();
     assert_eq!(calls.len(), 3);
     assert!(calls.iter().all(|call| call.timing.client_duration.is_some()));
-    let settings = b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64";
-    assert!(is_of_server(settings), "what a server of HTTP/2 begins with");
-    for client in [
-        &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
-        b"POST /mcp HTTP/1.1\r\n",
-        b"",
-        b"\0",
-    ] {
-        assert!(!is_of_server(client), "{client:?}");
+}
+
+#[test]
+fn a_server_joined_in_the_middle_of_its_answer_is_no_client() {
+    let mut scene = Scene::new();
+    let connection = Connection::open(&mut scene, 1);
+    let [request, answer] = Connection::messages(1);
+    connection.say(&mut scene, 0, &request, false);
+    // Its library gets its probes when half of the answer is out.
+    connection.plain(&mut scene, SERVER, 1, Direction::Sent, &answer[answer.len() / 2..]);
+    connection.cipher(&mut scene, 1, answer.len());
+    connection.plain(&mut scene, CLIENT, 0, Direction::Received, &answer);
+    for id in 2..=4 {
+        connection.call(&mut scene, id, [true, true]);
     }
+    let calls = scene.calls();
+    let calls: Vec<_> = calls.iter().map(|call| call.parties.client.pid).collect();
+    assert_eq!(calls, [Some(Pid(CLIENT)); 4]);
+}
+
+#[test]
+fn a_server_whose_socket_is_muted_is_known_by_what_it_reads() {
+    let mut scene = Scene::new();
+    let connection = Connection::open(&mut scene, 1);
+    for id in 1..=5 {
+        let [request, answer] = Connection::messages(id);
+        // The server's library gets its probes when nobody looks at the ciphertext any more.
+        let late = id > 3;
+        connection.plain(&mut scene, CLIENT, 0, Direction::Sent, &request);
+        if late {
+            connection.plain(&mut scene, SERVER, 1, Direction::Received, &request);
+            connection.plain(&mut scene, SERVER, 1, Direction::Sent, &answer);
+        } else {
+            connection.cipher(&mut scene, 0, request.len());
+            connection.cipher(&mut scene, 1, answer.len());
+            // No neighbour of anything.
+            connection.cipher(&mut scene, 0, 5000);
+        }
+        connection.plain(&mut scene, CLIENT, 0, Direction::Received, &answer);
+    }
+    scene.wait(1_000_000_000);
+    let calls: Vec<_> = scene.calls().iter().map(|call| call.parties.client.pid).collect();
+    assert_eq!(calls, [Some(Pid(CLIENT)); 5]);
+}
+
+#[test]
+fn a_server_read_for_want_of_its_client_gives_way_to_it() {
+    let mut scene = Scene::new();
+    let connection = Connection::open(&mut scene, 1);
+    let [request, _] = Connection::messages(1);
+    // Where the threads of the server tell nothing, it is read by itself in the end.
+    connection.plain(&mut scene, SERVER, 1, Direction::Received, &request);
+    scene.wait(1_000_000_000);
+    for id in 2..=5 {
+        connection.call(&mut scene, id, [true, true]);
+    }
+    let calls = scene.calls();
+    let last = calls.iter().rev().take(3).map(parties).collect::<Vec<_>>();
+    assert_eq!(last, [(Some(Pid(CLIENT)), Some(Pid(SERVER)), true); 3]);
+    assert!(
+        calls
+            .iter()
+            .rev()
+            .take(3)
+            .all(|call| call.timing.client_duration.is_some())
+    );
 }
 
 #[test]

@@ -26,6 +26,7 @@ const TESTS: &[Test] = &[
     ("tls::a library inside a wheel", wheel),
     ("tls::a newer Node", newer_node),
     ("tls::a server whose library has no way in", unsupported),
+    ("tls::a server in Java", java),
     ("tls::check says who has which library", checked),
     ("tls::curl and a server that is not MCP", not_mcp),
     ("tls::nginx before a server", nginx_relays),
@@ -98,7 +99,7 @@ fn serve(stage: &Stage) -> Result<Listening> {
 }
 
 /// Waits until so many processes have a library in that state.
-fn wait_for(stage: &Stage, observer: &Observer, library: &str, state: &str, processes: u32) -> Result<()> {
+pub(super) fn wait_for(stage: &Stage, observer: &Observer, library: &str, state: &str, processes: u32) -> Result<()> {
     let labels = format!("library=\"{library}\",state=\"{state}\"");
     let count = || observer.metric("mcp_observer_tls_processes", &labels).unwrap_or(-1.0);
     let all = || (count() >= f64::from(processes)).then_some(());
@@ -214,6 +215,16 @@ fn unsupported(stage: &Stage) -> Result<()> {
     let calls = Truth::read(&client.truth)?.answered();
     ensure!(calls == 20, "{calls} calls were answered");
     stage.settle(observer, &[client.account()])
+}
+
+/// It has TLS of its own, and no way in whether it uses it or not.
+fn java(stage: &Stage) -> Result<()> {
+    let observer = stage.observe(&[])?;
+    let mut command = Command::new(stage.peers().path("java/bin/jwebserver"));
+    command.args(["-p", &free_port()?.to_string(), "-d", "/usr/share"]);
+    let _server = Program::start(command, Some(&stage.cgroup), stage.lab.file("java.log"))?;
+    wait_for(stage, &observer, "java", "unsupported", 1)?;
+    stage.settle(observer, &[])
 }
 
 /// This driver as an HTTPS server on rustls, without its symbols.

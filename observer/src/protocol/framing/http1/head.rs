@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use httparse::{Header, ParserConfig, Status};
 
 use crate::protocol::framing::head::{Facts, RequestHead, ResponseHead, Verb, Words};
+use crate::protocol::observation::Side;
 
 /// Fields of a head; servers allow about a hundred.
 const MAX_FIELDS: usize = 128;
@@ -56,6 +57,18 @@ pub(crate) fn begins_message(bytes: &[u8]) -> bool {
         && STARTS
             .iter()
             .any(|start| bytes.starts_with(start) || start.starts_with(bytes))
+}
+
+/// Who writes bytes that begin like an HTTP/1 message, or like the preface of HTTP/2.
+pub(crate) fn sender_of(bytes: &[u8]) -> Option<Side> {
+    let (response, requests) = STARTS.split_first()?;
+    if bytes.starts_with(response) {
+        return Some(Side::Server);
+    }
+    requests
+        .iter()
+        .any(|start| bytes.starts_with(start))
+        .then_some(Side::Client)
 }
 
 /// Whether bytes begin with the whole first line of an HTTP/1 message, which no line of JSON or of a log is.

@@ -22,7 +22,7 @@ mod chunked;
 mod head;
 
 use head::{END_OF_HEAD, Framing, Head, PREFACE, end_of_head};
-pub(crate) use head::{begins_message, begins_with_start_line};
+pub(crate) use head::{begins_message, begins_with_start_line, sender_of};
 
 /// Bytes of a head; servers refuse more than 8 to 64 KiB.
 const MAX_HEAD: usize = 64 << 10;

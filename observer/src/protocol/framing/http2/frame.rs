@@ -1,5 +1,7 @@
 //! Frames of HTTP/2 (RFC 9113, section 4.1 and 6): their headers, and how to tell one from other bytes.
 
+use crate::protocol::observation::Side;
+
 /// Length of a frame's header.
 pub(super) const HEADER: usize = 9;
 
@@ -121,6 +123,31 @@ pub(super) fn begins(bytes: &[u8], least: usize) -> bool {
     seen >= least
 }
 
+/// Who writes bytes that begin with a frame, where its first shows it: settings that no preface precedes are a server's (RFC 9113
+/// section 3.4), and a head's first field is one of a request's or a response's own (section 8.3), of the static table (RFC 7541
+/// appendix A).
+pub(crate) fn sender_of(bytes: &[u8]) -> Option<Side> {
+    let header = FrameHeader::read(*bytes.first_chunk()?);
+    match header.kind {
+        SETTINGS if header.flags == 0 && header.stream == 0 => Some(Side::Server),
+        HEADERS if begins(bytes, 1) => {
+            let before = usize::from(header.is_padded()) + if header.has_priority() { 5 } else { 0 };
+            let first = *bytes.get(HEADER + before)?;
+            let index = match first {
+                0x80.. => first & 0x7f,
+                0x40.. => first & 0x3f,
+                _ => first & 0x0f,
+            };
+            match index {
+                1..=7 => Some(Side::Client),
+                8..=14 => Some(Side::Server),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
 /// Where the first frame begins in bytes that are joined in the middle.
 ///
 /// `fresh`: they begin where a call's bytes begin, as frames mostly do; then one frame is enough, elsewhere it takes two.
@@ -139,6 +166,34 @@ mod tests {
     fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
         let length = u8::try_from(payload.len()).unwrap();
         [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
+    }
+
+    #[test]
+    fn tells_who_writes() {
+        let head = |flags, payload: &[u8]| sender_of(&frame(HEADERS, flags, 3, payload));
+        assert_eq!(head(4, &[0x83, 0x86]), Some(Side::Client), ":method POST");
+        assert_eq!(head(4, &[0x44, 0x84]), Some(Side::Client), "a :path");
+        assert_eq!(
+            head(0x24, &[0, 0, 0, 0, 1, 0x83]),
+            Some(Side::Client),
+            "after a priority"
+        );
+        assert_eq!(head(0x0c, &[1, 0x88, 0]), Some(Side::Server), ":status 200, padded");
+        assert_eq!(head(4, &[0x48, 0x82]), Some(Side::Server), ":status 202");
+        assert_eq!(
+            head(4, &[0x08, 0x82]),
+            Some(Side::Server),
+            ":status that is not indexed"
+        );
+        assert_eq!(head(4, &[0xbe]), None, "a field of the dynamic table");
+        assert_eq!(head(4, &[]), None);
+        assert_eq!(
+            sender_of(&frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100])),
+            Some(Side::Server)
+        );
+        assert_eq!(sender_of(&frame(SETTINGS, 1, 0, b"")), None, "an acknowledgement");
+        assert_eq!(sender_of(&frame(DATA, 1, 3, b"{}")), None);
+        assert_eq!(sender_of(b"\0"), None);
     }
 
     #[test]

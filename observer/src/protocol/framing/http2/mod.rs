@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::{Bytes, BytesMut};
 use observer_common::drops::DropReason;
 
+pub(crate) use self::frame::sender_of;
 use self::frame::{CONTINUATION, DATA, FrameHeader, GOAWAY, HEADER, HEADERS, PUSH_PROMISE, RST_STREAM};
 use self::message::{Block, Message};
 use super::content::Tally;
