@@ -69,6 +69,13 @@ pub(crate) struct Job {
     pub(crate) timeout: Duration,
 }
 
+/// Threads of the host that run a guest's processors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Threads {
+    One,
+    Many,
+}
+
 /// What came of a job.
 #[derive(Debug)]
 pub(crate) struct JobResult {
@@ -96,21 +103,24 @@ impl Guest {
 
     /// Boots, runs the job, and powers off; the command's output goes to this terminal as it comes.
     ///
-    /// A machine that dies of what its emulator does wrong is started once more.
+    /// A machine that dies of what its emulator does wrong is started once more, and then on one thread of the host, slower, where
+    /// that cannot happen.
     pub(crate) fn run(&self, cache: &Cache, job: &Job) -> Result<JobResult> {
-        let result = self.run_once(cache, job);
         let console = build::target_folder().join("vm").join(&job.name).join("console.log");
-        if result.is_err() && fs::read_to_string(console).is_ok_and(|said| died_of_emulation(&said)) {
+        for attempt in 1..=2 {
+            let result = self.run_once(cache, job, Threads::Many);
+            if result.is_ok() || !fs::read_to_string(&console).is_ok_and(|said| died_of_emulation(&said)) {
+                return result;
+            }
             println!(
-                "vm: {} died of a fault of its emulator and is started once more",
+                "vm: {} died of a fault of its emulator ({attempt}) and is started once more",
                 job.name
             );
-            return self.run_once(cache, job);
         }
-        result
+        self.run_once(cache, job, Threads::One)
     }
 
-    fn run_once(&self, cache: &Cache, job: &Job) -> Result<JobResult> {
+    fn run_once(&self, cache: &Cache, job: &Job, threads: Threads) -> Result<JobResult> {
         install_programs()?;
         let kernel = kernel::provide(cache, &self.kernel)?;
         let root = root::provide(cache, self.peers.as_deref())?;
@@ -123,7 +133,7 @@ impl Guest {
         initramfs::write(&folder.join("initramfs"), &kernel, &self.modules)?;
         tarball::pack(&disks.job, &job.files, &job.command)?;
         File::create(&disks.results)?.set_len(RESULTS_BYTES)?;
-        let mut qemu = self.command(&kernel, &disks, &folder);
+        let mut qemu = self.command(&kernel, &disks, &folder, threads);
         let machine = qemu
             .stdout(Stdio::piped())
             .stdin(Stdio::null())
@@ -138,7 +148,7 @@ impl Guest {
         Ok(JobResult { code, folder, results })
     }
 
-    fn command(&self, kernel: &kernel::Kernel, disks: &Disks, folder: &Path) -> Command {
+    fn command(&self, kernel: &kernel::Kernel, disks: &Disks, folder: &Path, threads: Threads) -> Command {
         let disk = |file: &Path, options: &str| format!("file={},if=virtio,format=raw{options}", file.display());
         let mut qemu = Command::new("qemu-system-x86_64");
         // KVM guests hang on some nested machines, emulation works on all. Without `-cx16` QEMU 7.2 faults in some boots.
@@ -152,7 +162,8 @@ impl Guest {
                 &self.memory.to_string(),
             ])
             .args(match self.clock {
-                Clock::Real => ["-accel", "tcg,thread=multi"].as_slice(),
+                Clock::Real if threads == Threads::Many => ["-accel", "tcg,thread=multi"].as_slice(),
+                Clock::Real => &["-accel", "tcg,thread=single"],
                 Clock::Instructions => &["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"],
             })
             .arg("-kernel")
