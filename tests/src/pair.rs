@@ -1,5 +1,9 @@
 //! The real SDKs and what they talk over: who can talk to whom.
 
+/// Programs of clients.
+pub(crate) const GO_CLIENT: &str = "go/peer-stripped";
+pub(crate) const RMCP_CLIENT: &str = "rmcp/rmcp-client";
+
 /// An SDK in a client's role, in one of its ways to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Client {
@@ -11,6 +15,8 @@ pub(crate) enum Client {
     NodeV2Legacy,
     Rmcp,
     RmcpLegacy,
+    /// With the machine's own TLS library instead of rustls.
+    RmcpNativeTls,
     /// The official SDK for Go, stripped of its symbols.
     Go,
     GoLegacy,
@@ -46,7 +52,7 @@ pub(crate) enum Transport {
 }
 
 impl Client {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Py23,
         Self::Py23Legacy,
         Self::Py130,
@@ -55,6 +61,7 @@ impl Client {
         Self::NodeV2Legacy,
         Self::Rmcp,
         Self::RmcpLegacy,
+        Self::RmcpNativeTls,
         Self::Go,
         Self::GoLegacy,
     ];
@@ -69,6 +76,7 @@ impl Client {
             Self::NodeV2Legacy => "node-client-2.4-legacy",
             Self::Rmcp => "rmcp-3.11",
             Self::RmcpLegacy => "rmcp-3.11-legacy",
+            Self::RmcpNativeTls => "rmcp-3.11-native-tls",
             Self::Go => "go-sdk-1.8",
             Self::GoLegacy => "go-sdk-1.8-legacy",
         }
@@ -81,7 +89,9 @@ impl Client {
     pub(crate) fn mode(self) -> &'static str {
         match self {
             Self::Py23Legacy | Self::NodeV2Legacy | Self::RmcpLegacy | Self::GoLegacy => "legacy",
-            Self::Py23 | Self::Py130 | Self::NodeSdk | Self::NodeV2 | Self::Rmcp | Self::Go => "auto",
+            Self::Py23 | Self::Py130 | Self::NodeSdk | Self::NodeV2 | Self::Rmcp | Self::RmcpNativeTls | Self::Go => {
+                "auto"
+            }
         }
     }
 }
@@ -118,7 +128,7 @@ impl Server {
             Client::Py130 => self == Self::Py130,
             Client::NodeSdk => self == Self::NodeSdk,
             Client::NodeV2 | Client::NodeV2Legacy => self == Self::NodeV2,
-            Client::Rmcp | Client::RmcpLegacy => self == Self::Rmcp,
+            Client::Rmcp | Client::RmcpLegacy | Client::RmcpNativeTls => self == Self::Rmcp,
             Client::Go | Client::GoLegacy => self == Self::Go,
         }
     }
@@ -235,11 +245,24 @@ impl Pair {
         format!("{} -> {}", self.client.name(), self.server.name())
     }
 
+    /// The client's program and the TLS library in it, where it calls through TLS as soon as it is started.
+    pub(crate) fn swift(&self) -> Option<(&'static str, &'static str)> {
+        let swift = match self.client {
+            Client::Go | Client::GoLegacy => (GO_CLIENT, "go"),
+            Client::Rmcp | Client::RmcpLegacy => (RMCP_CLIENT, "rustls"),
+            _ => return None,
+        };
+        self.transport.has_tls().then_some(swift)
+    }
+
     /// Servers of 2.x for Node and rmcp have no HTTP+SSE, nor has rmcp's client; the clients of Node have no HTTP/2 without TLS;
-    /// server-everything has no TLS. What is in Go is there for its TLS.
+    /// server-everything has no TLS. What is in Go, or has another TLS library, is there for that.
     fn has_transport(&self) -> bool {
         let is_go = self.client.is_go() || matches!(self.server, Server::Go | Server::Grafana);
-        if is_go && !self.transport.has_tls() {
+        let is_for_tls = is_go || self.client == Client::RmcpNativeTls;
+        // The SDK for Go refuses what rmcp asks before it would begin in the old way.
+        let refused = self.server == Server::Go && matches!(self.client, Client::Rmcp | Client::RmcpNativeTls);
+        if is_for_tls && !self.transport.has_tls() || refused {
             return false;
         }
         match self.transport {
@@ -254,17 +277,14 @@ impl Pair {
                     && matches!(self.server, Server::Py23 | Server::NodeV2 | Server::Rmcp)
             }
             Transport::Https2 => {
-                use Client::{Go, GoLegacy, Py23, Py23Legacy};
-                matches!(self.client, Py23 | Py23Legacy | Go | GoLegacy)
+                use Client::{Go, GoLegacy, Py23, Py23Legacy, Rmcp, RmcpLegacy};
+                matches!(self.client, Py23 | Py23Legacy | Rmcp | RmcpLegacy | Go | GoLegacy)
                     && matches!(
                         self.server,
-                        Server::Py23 | Server::NodeV2 | Server::Go | Server::Grafana
+                        Server::Py23 | Server::NodeV2 | Server::Rmcp | Server::Go | Server::Grafana
                     )
             }
-            Transport::Https => {
-                !matches!(self.client, Client::Rmcp | Client::RmcpLegacy)
-                    && !matches!(self.server, Server::Everything | Server::Rmcp)
-            }
+            Transport::Https => self.server != Server::Everything,
         }
     }
 }

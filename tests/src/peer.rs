@@ -11,10 +11,8 @@ use anyhow::{Context, Result, bail};
 use crate::certificate::Certificate;
 use crate::cgroup::Cgroup;
 use crate::clock::wait_until;
+use crate::pair;
 pub(crate) use crate::pair::{Client, Pair, Server, Transport};
-
-/// The program of the Go clients.
-pub(crate) const GO_CLIENT: &str = "go/peer-stripped";
 
 /// Where `setup.sh` put the programs.
 pub(crate) struct Peers<'a> {
@@ -159,8 +157,8 @@ impl<'a> Peers<'a> {
             Client::Py130 => vec![self.path("py-1.30.0/bin/python"), self.path("python/client.py")],
             Client::NodeSdk => vec![self.node.clone(), self.path("node/sdk-client.mjs")],
             Client::NodeV2 | Client::NodeV2Legacy => vec![self.node.clone(), self.path("node/v2-client.mjs")],
-            Client::Rmcp | Client::RmcpLegacy => vec![self.path("rmcp/rmcp-client")],
-            Client::Go | Client::GoLegacy => vec![self.path(GO_CLIENT), "client".to_owned()],
+            Client::Rmcp | Client::RmcpLegacy | Client::RmcpNativeTls => vec![self.path(pair::RMCP_CLIENT)],
+            Client::Go | Client::GoLegacy => vec![self.path(pair::GO_CLIENT), "client".to_owned()],
         };
         let mut command = Command::new(&words[0]);
         command
@@ -168,6 +166,9 @@ impl<'a> Peers<'a> {
             .args(["--transport", pair.transport.word(), "--scenario", task.scenario]);
         command.args(["--mode", pair.client.mode(), "--calls", &task.calls.to_string()]);
         command.arg("--truth").arg(task.truth);
+        if pair.client == Client::RmcpNativeTls {
+            command.args(["--tls", "native"]);
+        }
         if pair.server == Server::Everything {
             command.args(["--dialect", "everything"]);
         }

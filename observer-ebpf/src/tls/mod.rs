@@ -5,6 +5,7 @@
 //! | uprobes `tls_send*`, `tls_receive*` | functions that take plain text, or give it | none |
 //! | uretprobe `tls_return` | the same | Opened, Data |
 //! | uprobe `tls_end` | the function that frees a session | Closed |
+//! | uprobes `tls_send_chunks`, `tls_receive_payload` | the same in rustls, see [`rustls`] | none |
 //! | uprobes `go_tls_*` | the same in Go, see [`go`] | the same |
 //! | `vm_mmap_pgoff` return (function backend), `sys_exit` of `mmap` (syscall backend) | | Mapped |
 //!
@@ -13,6 +14,7 @@
 //! may lead to one file by two ways, tell once: the first return takes the call.
 
 mod go;
+mod rustls;
 
 use core::ffi::c_void;
 
@@ -31,7 +33,8 @@ use observer_common::{
 };
 
 use crate::{
-    call, emit,
+    call::{self, VECTOR_IN_USER},
+    emit,
     kernel::{Access, Probed, offset, read_user, setting},
     maps::STREAMS,
     process,
@@ -54,11 +57,32 @@ pub struct TlsCall {
     /// Address of the session; 0 when the thread is in no such call.
     session: u64,
     entered: u64,
+    /// User address of the bytes, or of an array of their addresses and lengths where `segments` is not 0.
     buffer: u64,
+    segments: u64,
     size: u64,
+    /// Bytes moved, where that is known at entry; else 0.
+    moved: u64,
     /// User address of the number of bytes moved, where the function does not return it.
     length_at: u64,
     direction: u64,
+}
+
+impl TlsCall {
+    /// One that begins now.
+    #[inline(always)]
+    fn new(direction: Direction) -> Self {
+        Self {
+            session: 0,
+            entered: emit::now(),
+            buffer: 0,
+            segments: 0,
+            size: 0,
+            moved: 0,
+            length_at: 0,
+            direction: direction as u64,
+        }
+    }
 }
 
 /// Calls into TLS libraries, by thread. One does system calls of its own, which are in `CALLS` meanwhile.
@@ -140,18 +164,22 @@ fn entered(ctx: &ProbeContext, direction: Direction, length: Option<usize>) -> i
     if !scope::watches_current() {
         return 0;
     }
-    let call = TlsCall {
+    begun(TlsCall {
         session: ctx.arg(0).unwrap_or(0),
-        entered: emit::now(),
         buffer: ctx.arg(1).unwrap_or(0),
         size: ctx.arg(2).unwrap_or(0),
         length_at: length.and_then(|place| ctx.arg(place)).unwrap_or(0),
-        direction: direction as u64,
-    };
+        ..TlsCall::new(direction)
+    });
+    0
+}
+
+/// Remembers a call until its return.
+#[inline(always)]
+fn begun(call: TlsCall) {
     if TLS_CALLS.insert(&scope::current(), &call, 0).is_err() {
         emit::count(DropReason::TableFull, 0);
     }
-    0
 }
 
 #[inline(always)]
@@ -167,10 +195,11 @@ fn returned(ctx: *mut c_void, result: i32) {
     // SAFETY: as above.
     let moved = unsafe {
         (*tls).session = 0;
-        match (*tls).length_at {
-            0 => result.max(0) as u64,
-            _ if result <= 0 => 0,
-            place => read_user(place).unwrap_or(0),
+        match ((*tls).moved, (*tls).length_at) {
+            (0, 0) => result.max(0) as u64,
+            (0, _) if result <= 0 => 0,
+            (0, place) => read_user(place).unwrap_or(0),
+            (moved, _) => moved,
         }
     };
     // A call that moved nothing wants to be made again, or the connection has ended: freeing the session tells.
@@ -195,6 +224,10 @@ fn ended(session: u64) {
 /// Tells of the plain text that a call has moved.
 #[inline(always)]
 fn tell(ctx: *mut c_void, tls: *mut TlsCall, session: u64, moved: u64) -> Result<(), DropReason> {
+    // SAFETY: a live map value.
+    if moved > unsafe { (*tls).size } {
+        return Err(DropReason::UnknownIterator);
+    }
     let (object, number) = (object(session), address_space());
     let stream = match stream::known(object, number) {
         Some(stream) => stream,
@@ -220,6 +253,8 @@ fn tell(ctx: *mut c_void, tls: *mut TlsCall, session: u64, moved: u64) -> Result
         call::prepare(call, object, Source::Tls, direction);
         (*call).entered = (*tls).entered;
         (*call).vector = (*tls).buffer;
+        (*call).segments = (*tls).segments;
+        (*call).flags = VECTOR_IN_USER;
         (*call).size = (*tls).size;
         call::begin(call, stream, (*stream).sent);
         call::finish(call, stream, moved as i64, totals::position);
@@ -255,4 +290,4 @@ extern "C" fn open_tls(object: u64, number: u64, session: u64) -> u64 {
     0
 }
 
-const _: () = assert!(size_of::<Stream>() % 8 == 0 && size_of::<TlsCall>() == 48);
+const _: () = assert!(size_of::<Stream>() % 8 == 0 && size_of::<TlsCall>() == 64);

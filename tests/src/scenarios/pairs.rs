@@ -1,5 +1,6 @@
 //! Every client with every server over every transport, held against one daemon that watches them all.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -11,15 +12,15 @@ use crate::clock::wall_lead_ns;
 use crate::compare::{Rules, compare, unclaimed};
 use crate::lab::{Counts, Lab, Pairs};
 use crate::observer::Observer;
-use crate::peer::{GO_CLIENT, Pair, Program};
+use crate::peer::{Pair, Program};
 use crate::truth::Truth;
 
 const LAST: &str = "pairs::and no call besides";
 
 /// The daemon that the pairs share, and how many pairs are still to come.
 struct Shared {
-    /// Whether there are clients in Go.
-    go: bool,
+    /// Programs of clients that call at once, and the TLS library in each.
+    swift: BTreeSet<(&'static str, &'static str)>,
     state: Mutex<State>,
     done: Condvar,
 }
@@ -28,8 +29,8 @@ struct State {
     open: usize,
     clients: Vec<u32>,
     observer: Option<(Arc<Stage>, Observer)>,
-    /// A process of the Go clients' program, where there are such.
-    idle: Option<Program>,
+    /// A process of each of those programs.
+    idle: Vec<Program>,
     /// Why it could not be started: the other pairs need not try again.
     refusal: Option<String>,
 }
@@ -52,11 +53,11 @@ pub(super) fn trials(lab: &Arc<Lab>, wanted: impl Fn(&str) -> bool) -> Vec<Trial
         open: chosen.len(),
         clients: Vec::new(),
         observer: None,
-        idle: None,
+        idle: Vec::new(),
         refusal: None,
     };
     let shared = Arc::new(Shared {
-        go: chosen.iter().any(|(_, pair)| pair.client.is_go()),
+        swift: chosen.iter().filter_map(|(_, pair)| pair.swift()).collect(),
         state: Mutex::new(state),
         done: Condvar::new(),
     });
@@ -92,8 +93,10 @@ impl Shared {
         let observer = stage
             .observe(&[])
             .inspect_err(|error| state.refusal = Some(format!("{error:#}")))?;
-        if self.go {
-            state.idle = Some(idle(&stage, &observer).inspect_err(|error| state.refusal = Some(format!("{error:#}")))?);
+        for (program, library) in &self.swift {
+            let program = idle(&stage, &observer, program, library);
+            let program = program.inspect_err(|error| state.refusal = Some(format!("{error:#}")))?;
+            state.idle.push(program);
         }
         state.observer = Some((Arc::clone(&stage), observer));
         Ok(stage)
@@ -116,13 +119,14 @@ impl Shared {
     }
 }
 
-/// Starts a process of the Go clients' program and waits for its probes: a client in Go calls within a millisecond of its start, when
-/// the probes of a program not met before are still being attached.
-fn idle(stage: &Stage, observer: &Observer) -> Result<Program> {
-    let mut command = Command::new(stage.peers().path(GO_CLIENT));
+/// Starts a process of a client's program and waits for its probes: a client in Go or Rust calls within a millisecond of its start,
+/// when the probes of a program not met before are still being attached.
+fn idle(stage: &Stage, observer: &Observer, program: &str, library: &str) -> Result<Program> {
+    let mut command = Command::new(stage.peers().path(program));
     command.arg("idle");
-    let program = Program::start(command, Some(&stage.cgroup), stage.lab.file("idle.log"))?;
-    tls::wait_for(stage, observer, "go", "attached", 1)?;
+    let log = stage.lab.file(&format!("idle-{library}.log"));
+    let program = Program::start(command, Some(&stage.cgroup), log)?;
+    tls::wait_for(stage, observer, library, "attached", 1)?;
     Ok(program)
 }
 

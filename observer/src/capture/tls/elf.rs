@@ -10,15 +10,17 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::{self, Write};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use memchr::memmem::Finder;
+use memchr::{memchr, memrchr};
 use object::LittleEndian as LE;
 use object::elf::{self, FileHeader64, ProgramHeader64, SectionHeader64, Sym64};
 use object::pod::{self, Pod};
 
-use super::families::{FAMILIES, Family, Function, TELLTALES};
+use super::families::{FAMILIES, Family, Function, IN_RUST, TELLTALES};
 use super::go;
 
 /// Bytes read of one file in all: its tables of symbols, and what is searched of its data.
@@ -29,6 +31,9 @@ const MAX_AT_ONCE: u64 = 32 << 20;
 
 /// Bytes searched at once.
 const PIECE: u64 = 1 << 20;
+
+/// Bytes of a mangled name, and of a name of Rust's written out, at most: longer than any that is looked for.
+const LONGEST_NAME: usize = 256;
 
 /// Bytes at the beginning of a name that many share; no name is shorter.
 const ALIKE: usize = 4;
@@ -277,7 +282,7 @@ impl<'a> Elf<'a> {
     fn names(&self, strings: &SectionHeader64<LE>) -> Result<HashMap<u32, Meaning>, Refusal> {
         // Names begin alike: a search for each beginning takes a third of the time that one for each name takes.
         let mut words: BTreeMap<&[u8], Vec<(&str, Meaning)>> = BTreeMap::new();
-        for (name, meaning) in meanings() {
+        for (name, meaning) in meanings().filter(|(name, _)| !is_path(name)) {
             words
                 .entry(&name.as_bytes()[..ALIKE])
                 .or_default()
@@ -287,8 +292,9 @@ impl<'a> Elf<'a> {
             .into_iter()
             .map(|(beginning, names)| (Finder::new(beginning), names))
             .collect();
-        let longest = meanings().map(|(name, _)| name.len() + 1).max().unwrap_or(0);
+        let in_rust = Finder::new(IN_RUST);
         let mut places = HashMap::new();
+        let mut looked_at = 0;
         let mut look = |start: u64, piece: &[u8]| {
             for (finder, names) in &words {
                 for at in finder.find_iter(piece) {
@@ -302,9 +308,25 @@ impl<'a> Elf<'a> {
                     }
                 }
             }
+            for at in in_rust.find_iter(piece) {
+                looked_at += 1;
+                if looked_at > MAX_PLACES {
+                    return Some(());
+                }
+                if let Some((begin, meaning)) = rust_name_around(piece, at)
+                    && let Ok(place) = u32::try_from(start + begin as u64)
+                {
+                    places.insert(place, meaning);
+                }
+            }
             None
         };
-        let crowded = self.pieces(strings.sh_offset.get(LE), strings.sh_size.get(LE), longest, &mut look)?;
+        let crowded = self.pieces(
+            strings.sh_offset.get(LE),
+            strings.sh_size.get(LE),
+            LONGEST_NAME,
+            &mut look,
+        )?;
         match crowded {
             Some(()) => Err(Refusal::TooLarge),
             None => Ok(places),
@@ -388,6 +410,40 @@ fn is_name_at(bytes: &[u8], at: usize, name: &str) -> bool {
         .is_some_and(|rest| rest.first() == Some(&0))
 }
 
+/// Whether a function is known by its path in Rust and not by its symbol.
+fn is_path(name: &str) -> bool {
+    name.contains("::")
+}
+
+/// Where the mangled name begins that has something at `at`, and what it means.
+fn rust_name_around(bytes: &[u8], at: usize) -> Option<(usize, Meaning)> {
+    let earliest = at.saturating_sub(LONGEST_NAME);
+    let begin = earliest + memrchr(0, &bytes[earliest..at])? + 1;
+    let end = at + memchr(0, &bytes[at..])?;
+    if end - begin > LONGEST_NAME {
+        return None;
+    }
+    let name = rustc_demangle::try_demangle(std::str::from_utf8(&bytes[begin..end]).ok()?).ok()?;
+    let mut path = Path(String::new());
+    // Without its hash.
+    write!(path, "{name:#}").ok()?;
+    let (_, meaning) = meanings().find(|(name, _)| *name == path.0)?;
+    Some((begin, meaning))
+}
+
+/// A demangled name that is refused when it gets long: some mangled ones are of any length when written out.
+struct Path(String);
+
+impl Write for Path {
+    fn write_str(&mut self, more: &str) -> fmt::Result {
+        if self.0.len() + more.len() > LONGEST_NAME {
+            return Err(fmt::Error);
+        }
+        self.0.push_str(more);
+        Ok(())
+    }
+}
+
 /// What a symbol tells: the family it is of, and its function, if it is one to attach to.
 type Meaning = (&'static Family, Option<&'static Function>);
 
@@ -403,7 +459,8 @@ fn meanings() -> impl Iterator<Item = (&'static str, Meaning)> {
     })
 }
 
-/// The functions of the family that has most of them, if it can be read and written by them.
+/// The functions of the family that has most of them, if its sessions can be read and written by them and are seen to end: another
+/// session may have the same address.
 fn conclude(found: &[(&'static Family, Point)], unreachable: Option<&'static Family>) -> Option<Findings> {
     let family = FAMILIES
         .iter()
@@ -424,10 +481,10 @@ fn conclude(found: &[(&'static Family, Point)], unreachable: Option<&'static Fam
         .filter(|(other, _)| other.library == family.library)
         .map(|(_, point)| *point)
         .collect();
-    let both_ways = ["tls_send", "tls_receive"]
+    let whole = ["tls_send", "tls_receive", "tls_end"]
         .iter()
-        .all(|way| points.iter().any(|point| point.program.starts_with(way)));
-    Some(if both_ways {
+        .all(|part| points.iter().any(|point| point.program.starts_with(part)));
+    Some(if whole {
         Findings::Reachable {
             library: family.library,
             points,
@@ -577,9 +634,10 @@ mod tests {
     }
 
     #[test]
-    fn a_library_of_one_direction_or_with_marks_alone_is_no_way_in() {
+    fn a_library_of_one_direction_or_without_ends_or_with_marks_alone_is_no_way_in() {
         let unsupported = |library| Ok(Findings::Unsupported { library });
-        assert_eq!(findings(&elf(&["SSL_read"], b"")), unsupported("openssl"));
+        assert_eq!(findings(&elf(&["SSL_read", "SSL_free"], b"")), unsupported("openssl"));
+        assert_eq!(findings(&elf(&["SSL_read", "SSL_write"], b"")), unsupported("openssl"));
         assert_eq!(findings(&elf(&["JNI_CreateJavaVM"], b"")), unsupported("java"));
         assert_eq!(findings(&elf(&["main"], b"")), Ok(Findings::Nothing));
     }
@@ -589,6 +647,34 @@ mod tests {
         let words = [&[b'x'; 3 << 20][..], b"/rustls-0.23.4/src/lib.rs"].concat();
         let rustls = Ok(Findings::Unsupported { library: "rustls" });
         assert_eq!(findings(&elf(&["main"], &words)), rustls);
+    }
+
+    #[test]
+    fn functions_in_rust_are_known_by_their_paths() {
+        let legacy = [
+            "_ZN6rustls12common_state11CommonState16buffer_plaintext17hfd90352bb5fe2947E",
+            "_ZN6rustls12common_state11CommonState23take_received_plaintext17h60991d19dd45c583E.llvm.13896383360967219997",
+            "_ZN4core3ptr54drop_in_place$LT$rustls..common_state..CommonState$GT$17h5708582d30852c5fE",
+            "_ZN6rustls12common_state11CommonState8send_msg17he0c737fb361dccdeE",
+        ];
+        let v0 = [
+            "_RNvMs0_NtCs4fqI2P2rA04_6rustls12common_stateNtB5_11CommonState16buffer_plaintext",
+            "_RNvMs0_NtCs4fqI2P2rA04_6rustls12common_stateNtB5_11CommonState23take_received_plaintext",
+            "_RINvNtCs4fqI2P2rA04_4core3ptr13drop_in_placeNtNtCs4fqI2P2rA04_6rustls12common_state11CommonStateE",
+        ];
+        for names in [&legacy[..], &v0] {
+            let expected = Findings::Reachable {
+                library: "rustls",
+                points: vec![
+                    point("tls_send_chunks", 0, true),
+                    point("tls_receive_payload", 1, true),
+                    point("tls_end", 2, false),
+                ],
+            };
+            assert_eq!(findings(&elf(names, b"rustls-0.23.1")), Ok(expected));
+            let unsupported = Findings::Unsupported { library: "rustls" };
+            assert_eq!(findings(&elf(&names[..2], b"rustls-0.23.1")), Ok(unsupported));
+        }
     }
 
     #[test]
@@ -619,21 +705,29 @@ mod tests {
     #[test]
     fn a_name_at_the_end_of_another_and_one_across_two_pieces_are_found() {
         // The linker let `SSL_write` begin within `my_SSL_write`.
-        let mut file = elf(&["my_SSL_write", "SSL_read"], b"");
-        let symbols = file.len() - 3 * size_of::<Sym64<LE>>();
+        let mut file = elf(&["my_SSL_write", "SSL_read", "SSL_free"], b"");
+        let symbols = file.len() - 4 * size_of::<Sym64<LE>>();
         let name = symbols + size_of::<Sym64<LE>>();
         file[name..name + 4].copy_from_slice(&4u32.to_le_bytes());
         let expected = Findings::Reachable {
             library: "openssl",
-            points: vec![point("tls_send", 0, true), point("tls_receive", 1, true)],
+            points: vec![
+                point("tls_send", 0, true),
+                point("tls_receive", 1, true),
+                point("tls_end", 2, false),
+            ],
         };
         assert_eq!(findings(&file), Ok(expected.clone()));
         // The terminating zero, the cut name and the next one's beginning.
         let filler = "x".repeat(usize::try_from(PIECE).unwrap() - 6);
-        let cut = elf(&[&filler, "SSL_write", "SSL_read"], b"");
+        let cut = elf(&[&filler, "SSL_write", "SSL_read", "SSL_free"], b"");
         let moved = Findings::Reachable {
             library: "openssl",
-            points: vec![point("tls_send", 1, true), point("tls_receive", 2, true)],
+            points: vec![
+                point("tls_send", 1, true),
+                point("tls_receive", 2, true),
+                point("tls_end", 3, false),
+            ],
         };
         assert_eq!(findings(&cut), Ok(moved));
     }
@@ -646,8 +740,9 @@ mod tests {
 
     /// A file with tables of these sizes, mostly holes; what it offers lies at their ends.
     fn huge(names: u64, symbols: u64) -> File {
-        let small = elf(&["SSL_read", "SSL_write"], b"");
-        let (size, own) = (size_of::<Sym64<LE>>() as u64, [("SSL_read", 0), ("SSL_write", 1)]);
+        let small = elf(&["SSL_read", "SSL_write", "SSL_free"], b"");
+        let size = size_of::<Sym64<LE>>() as u64;
+        let own = [("SSL_read", 0), ("SSL_write", 1), ("SSL_free", 2)];
         let (names_at, symbols_at) = (1 << 20, (1 << 20) + names);
         let file = tempfile::tempfile().expect("a file");
         file.set_len(symbols_at + symbols * size)
@@ -664,11 +759,11 @@ mod tests {
                 .expect("it takes bytes");
         }
         for (name, number) in own {
-            let at = names - 32 + 16 * number;
+            let at = names - 48 + 16 * number;
             file.write_all_at(name.as_bytes(), names_at + at)
                 .expect("it takes bytes");
             let symbol = symbol(usize::try_from(at).unwrap(), ADDRESS + 16 * number, 1);
-            let place = symbols_at + (symbols - 2 + number) * size;
+            let place = symbols_at + (symbols - 3 + number) * size;
             file.write_all_at(pod::bytes_of(&symbol), place)
                 .expect("it takes bytes");
         }
@@ -685,7 +780,11 @@ mod tests {
         let table = elf.section(elf::SHT_DYNSYM).expect("a table");
         let expected = Findings::Reachable {
             library: "openssl",
-            points: vec![point("tls_receive", 0, true), point("tls_send", 1, true)],
+            points: vec![
+                point("tls_receive", 0, true),
+                point("tls_send", 1, true),
+                point("tls_end", 2, false),
+            ],
         };
         assert_eq!(elf.functions(table), Ok(Some(expected)));
         // Pieces overlap by the longest name.
@@ -695,13 +794,13 @@ mod tests {
 
     #[test]
     fn what_is_read_of_a_file_is_bounded() {
-        let file = huge(2 << 20, 2);
+        let file = huge(2 << 20, 3);
         let elf = Elf::open(&file).expect("headers");
         let table = elf.section(elf::SHT_DYNSYM).expect("a table");
         elf.left.set(2 << 20);
         assert_eq!(elf.functions(table), Err(Refusal::TooLarge), "all together");
         assert_eq!(analyse(&huge(64, MAX_SYMBOLS + 1), true), Err(Refusal::TooLarge));
-        let file = huge(64, 2);
+        let file = huge(64, 3);
         file.set_len(MAX_AT_ONCE + 1).expect("a file may have holes");
         let elf = Elf::open(&file).expect("headers");
         assert_eq!(elf.bytes(0, MAX_AT_ONCE + 1), Err(Refusal::TooLarge), "all at once");
@@ -714,7 +813,7 @@ mod tests {
             changes in prop::collection::vec((0usize..600, any::<u8>()), 1..12),
             cut in 0usize..9000,
         ) {
-            let mut file = elf(&["SSL_read", "SSL_write", "gnutls_record_send"], b"rustls-0.1");
+            let mut file = elf(&["SSL_read", "gnutls_record_send", "_ZN1a11CommonState1bE"], b"rustls-0.1");
             for (at, value) in changes {
                 file[at] = value;
             }

@@ -17,6 +17,7 @@ pub(super) struct Family {
 /// A function to attach to.
 #[derive(Debug)]
 pub(super) struct Function {
+    /// Its symbol; of a function in Rust its path, as the demangled symbol has it.
     pub(super) symbol: &'static str,
     /// Program for its entry.
     pub(super) program: &'static str,
@@ -33,8 +34,10 @@ pub(super) const PROGRAMS: &[&str] = &[
     "tls_send",
     "tls_send_length4",
     "tls_send_length5",
+    "tls_send_chunks",
     "tls_receive",
     "tls_receive_length4",
+    "tls_receive_payload",
     "tls_end",
     GO_RETURN,
     "go_tls_send",
@@ -105,6 +108,28 @@ pub(super) const FAMILIES: &[Family] = &[
         ],
         marks: &[],
     },
+    // 0.23, by either of Rust's manglings.
+    Family {
+        library: "rustls",
+        functions: &[
+            moves("rustls::common_state::CommonState::buffer_plaintext", "tls_send_chunks"),
+            moves(
+                "<rustls::common_state::CommonState>::buffer_plaintext",
+                "tls_send_chunks",
+            ),
+            moves(
+                "rustls::common_state::CommonState::take_received_plaintext",
+                "tls_receive_payload",
+            ),
+            moves(
+                "<rustls::common_state::CommonState>::take_received_plaintext",
+                "tls_receive_payload",
+            ),
+            ends("core::ptr::drop_in_place<rustls::common_state::CommonState>"),
+            ends("core::ptr::drop_in_place::<rustls::common_state::CommonState>"),
+        ],
+        marks: &[],
+    },
     // PR_Write and PR_Read serve every kind of file, not TLS alone.
     Family {
         library: "nss",
@@ -118,6 +143,9 @@ pub(super) const FAMILIES: &[Family] = &[
         marks: &["JNI_CreateJavaVM"],
     },
 ];
+
+/// What is in the symbol of every function above that is in Rust: those symbols are long and have hashes in them.
+pub(super) const IN_RUST: &str = "CommonState";
 
 /// Words in the read-only data of a program that has a library linked in without its symbols, and the library.
 pub(super) const TELLTALES: &[(&[u8], &str)] = &[

@@ -31,6 +31,9 @@ pub struct Arguments {
     protocol: Option<String>,
     #[arg(long, default_value = "peers", value_parser = ["peers", "everything"])]
     dialect: String,
+    /// Whose TLS is under `https`.
+    #[arg(long, default_value = "rustls", value_parser = ["rustls", "native"])]
+    tls: String,
     #[arg(last = true)]
     server: Vec<String>,
 }
@@ -39,7 +42,12 @@ type Client = RunningService<RoleClient, ClientConfig>;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    // Of a program that is running already, an observer knows what it needs when the next process comes.
+    if std::env::args().nth(1).is_some_and(|role| role == "idle") {
+        return std::future::pending().await;
+    }
     let args = Arguments::parse();
+    rustls::crypto::ring::default_provider().install_default().expect("nobody else chose");
     let truth = Truth::create(&args.truth, &args.transport)?;
     let done = run(&args, &truth).await;
     truth.close("unanswered");
@@ -53,18 +61,19 @@ async fn run(args: &Arguments, truth: &Truth) -> anyhow::Result<()> {
         command.args(rest);
         connect(args, TokioChildProcess::new(command)?, truth).await?
     } else {
-        let transport = if args.transport == "http2" {
-            let http = reqwest::Client::builder().http2_prior_knowledge().build()?;
-            let config = StreamableHttpClientTransportConfig::with_uri(args.url.clone());
-            StreamableHttpClientTransport::with_client(http, config)
-        } else {
-            StreamableHttpClientTransport::from_uri(args.url.clone())
-        };
-        connect(args, transport, truth).await?
+        let config = StreamableHttpClientTransportConfig::with_uri(args.url.clone());
+        connect(args, StreamableHttpClientTransport::with_client(http(args)?, config), truth).await?
     };
     scenario::run(args, &client).await;
     client.cancel().await?;
     Ok(())
+}
+
+fn http(args: &Arguments) -> reqwest::Result<reqwest::Client> {
+    let http = reqwest::Client::builder();
+    let http = if args.transport == "http2" { http.http2_prior_knowledge() } else { http.http1_only() };
+    let http = if args.tls == "native" { http.tls_backend_native() } else { http.tls_backend_rustls() };
+    http.build()
 }
 
 async fn connect<T>(args: &Arguments, inner: T, truth: &Truth) -> anyhow::Result<Client>

@@ -1,7 +1,10 @@
 //! An MCP server on rmcp: see ../README.md for its tools and command line.
 
+use std::net::TcpListener;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use axum_server::tls_rustls::RustlsConfig;
 use clap::Parser;
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::model::{
@@ -25,6 +28,11 @@ struct Arguments {
     host: String,
     #[arg(long, default_value_t = 0)]
     port: u16,
+    /// Certificate and key of an `https` server.
+    #[arg(long, requires = "key")]
+    cert: Option<PathBuf>,
+    #[arg(long)]
+    key: Option<PathBuf>,
 }
 
 #[derive(Deserialize, schemars::JsonSchema)]
@@ -144,9 +152,18 @@ async fn main() -> anyhow::Result<()> {
     let config = StreamableHttpServerConfig::default().with_max_request_body_bytes(64 << 20);
     let service: StreamableHttpService<Peer, LocalSessionManager> =
         StreamableHttpService::new(|| Ok(Peer), Default::default(), config);
-    let listener = tokio::net::TcpListener::bind((args.host.as_str(), args.port)).await?;
-    eprintln!("ready");
-    // What a connection begins with says whether it is HTTP/2.
-    axum::serve(listener, axum::Router::new().nest_service("/mcp", service)).await?;
+    let service = axum::Router::new().nest_service("/mcp", service).into_make_service();
+    let listener = TcpListener::bind((args.host.as_str(), args.port))?;
+    listener.set_nonblocking(true)?;
+    // Whether a connection is HTTP/2, its first bytes say, or what TLS agreed on.
+    if let (Some(cert), Some(key)) = (args.cert, args.key) {
+        rustls::crypto::ring::default_provider().install_default().expect("nobody else chose");
+        let tls = RustlsConfig::from_pem_file(cert, key).await?;
+        eprintln!("ready");
+        axum_server::from_tcp_rustls(listener, tls)?.serve(service).await?;
+    } else {
+        eprintln!("ready");
+        axum_server::from_tcp(listener)?.serve(service).await?;
+    }
     Ok(())
 }
