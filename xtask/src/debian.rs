@@ -48,6 +48,31 @@ impl Suite {
         Ok(())
     }
 
+    /// Fetches `package` with everything it depends on, whatever of that the machine has, and unpacks it all into `place`.
+    pub(crate) fn unpack_whole(&self, package: &str, place: &Path) -> Result<()> {
+        let nothing = self.folder.join("nothing-installed");
+        fs::write(&nothing, "")?;
+        shell::output(
+            self.apt("apt-get")
+                .arg(format!("-oDir::State::status={}", nothing.display()))
+                .args([
+                    "install",
+                    "--yes",
+                    "--download-only",
+                    "--no-install-recommends",
+                    package,
+                ]),
+        )
+        .with_context(|| format!("could not download {package} and what it depends on"))?;
+        for entry in fs::read_dir(self.folder.join("archives"))? {
+            let file = entry?.path();
+            if file.extension().is_some_and(|extension| extension == "deb") {
+                shell::output(Command::new("dpkg-deb").arg("-x").arg(file).arg(place))?;
+            }
+        }
+        Ok(())
+    }
+
     fn apt(&self, program: &str) -> Command {
         let folder = self.folder.display();
         shell::command(

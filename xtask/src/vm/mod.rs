@@ -4,6 +4,7 @@
 //! handed in as a bare tar, and a place for results that come out as a bare tar. No network, no shared folder.
 
 pub(crate) mod command;
+mod emulator;
 mod initramfs;
 mod kernel;
 mod root;
@@ -69,13 +70,6 @@ pub(crate) struct Job {
     pub(crate) timeout: Duration,
 }
 
-/// Threads of the host that run a guest's processors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Threads {
-    One,
-    Many,
-}
-
 /// What came of a job.
 #[derive(Debug)]
 pub(crate) struct JobResult {
@@ -102,25 +96,7 @@ impl Guest {
     }
 
     /// Boots, runs the job, and powers off; the command's output goes to this terminal as it comes.
-    ///
-    /// A machine that dies of what its emulator does wrong is started once more, and then on one thread of the host, slower, where
-    /// that cannot happen.
     pub(crate) fn run(&self, cache: &Cache, job: &Job) -> Result<JobResult> {
-        let console = build::target_folder().join("vm").join(&job.name).join("console.log");
-        for attempt in 1..=2 {
-            let result = self.run_once(cache, job, Threads::Many);
-            if result.is_ok() || !fs::read_to_string(&console).is_ok_and(|said| died_of_emulation(&said)) {
-                return result;
-            }
-            println!(
-                "vm: {} died of a fault of its emulator ({attempt}) and is started once more",
-                job.name
-            );
-        }
-        self.run_once(cache, job, Threads::One)
-    }
-
-    fn run_once(&self, cache: &Cache, job: &Job, threads: Threads) -> Result<JobResult> {
         install_programs()?;
         let kernel = kernel::provide(cache, &self.kernel)?;
         let root = root::provide(cache, self.peers.as_deref())?;
@@ -133,7 +109,8 @@ impl Guest {
         initramfs::write(&folder.join("initramfs"), &kernel, &self.modules)?;
         tarball::pack(&disks.job, &job.files, &job.command)?;
         File::create(&disks.results)?.set_len(RESULTS_BYTES)?;
-        let mut qemu = self.command(&kernel, &disks, &folder, threads);
+        let mut qemu = emulator::provide(cache)?.command();
+        self.describe(&mut qemu, &kernel, &disks, &folder);
         let machine = qemu
             .stdout(Stdio::piped())
             .stdin(Stdio::null())
@@ -148,11 +125,11 @@ impl Guest {
         Ok(JobResult { code, folder, results })
     }
 
-    fn command(&self, kernel: &kernel::Kernel, disks: &Disks, folder: &Path, threads: Threads) -> Command {
+    /// Tells the emulator what the machine is made of.
+    fn describe(&self, qemu: &mut Command, kernel: &kernel::Kernel, disks: &Disks, folder: &Path) {
         let disk = |file: &Path, options: &str| format!("file={},if=virtio,format=raw{options}", file.display());
-        let mut qemu = Command::new("qemu-system-x86_64");
-        // KVM guests hang on some nested machines, emulation works on all. Without `-cx16` QEMU 7.2 faults in some boots.
-        qemu.args(["-cpu", "max,-cx16", "-no-reboot", "-nodefaults", "-nic", "none"])
+        // KVM guests hang on some nested machines, emulation works on all.
+        qemu.args(["-cpu", "max", "-no-reboot", "-nodefaults", "-nic", "none"])
             .args([
                 "-display",
                 "none",
@@ -162,8 +139,7 @@ impl Guest {
                 &self.memory.to_string(),
             ])
             .args(match self.clock {
-                Clock::Real if threads == Threads::Many => ["-accel", "tcg,thread=multi"].as_slice(),
-                Clock::Real => &["-accel", "tcg,thread=single"],
+                Clock::Real => ["-accel", "tcg,thread=multi"].as_slice(),
                 Clock::Instructions => &["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"],
             })
             .arg("-kernel")
@@ -181,14 +157,7 @@ impl Guest {
             .args(["-drive", &disk(&disks.root, ",snapshot=on")])
             .args(["-drive", &disk(&disks.job, ",readonly=on")])
             .args(["-drive", &disk(&disks.results, ",cache=unsafe")]);
-        qemu
     }
-}
-
-/// Whether a kernel's last words tell of a breakpoint that was not there any more: while code is patched its first byte is one for a
-/// moment, and QEMU's translation for several processors may run the old byte after the kernel has seen to it that nobody does.
-fn died_of_emulation(console: &str) -> bool {
-    console.contains("Oops: int3") && console.contains("Kernel panic")
 }
 
 /// Files behind a guest's disks, in the order the guest sees them.
@@ -202,6 +171,7 @@ struct Disks {
 /// Provides everything that guests need, so that later runs need no network.
 pub(crate) fn provide(cache: &Cache, peers: Option<&Path>) -> Result<()> {
     install_programs()?;
+    emulator::provide(cache)?;
     for version in VERSIONS {
         kernel::provide(cache, version)?;
     }
@@ -210,7 +180,6 @@ pub(crate) fn provide(cache: &Cache, peers: Option<&Path>) -> Result<()> {
 
 fn install_programs() -> Result<()> {
     let needed = [
-        ("qemu-system-x86_64", "qemu-system-x86"),
         ("busybox", "busybox-static"),
         ("depmod", "kmod"),
         ("debootstrap", "debootstrap"),
