@@ -74,6 +74,9 @@ pub enum Verdict {
     NotMcp = 3,
 }
 
+/// Words of what the kernel side remembers of a stream, the first of which is its [`StreamKey`].
+pub const STREAM_WORDS: usize = 11;
+
 /// Slots of the kernel's verdict table. A slot taken over by a younger stream gives its stream back to
 /// [`Verdict::Undecided`], which is safe.
 pub const VERDICT_SLOTS: u32 = 1 << 17;

@@ -5,7 +5,7 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_get_smp_processor_id};
 use observer_common::{
     record::{Opened, RecordKind, SEQUENCE_TCP},
-    stream::{Direction, Source, StreamKey, Verdict},
+    stream::{Direction, STREAM_WORDS, Source, StreamKey, Verdict},
 };
 
 use crate::{
@@ -56,6 +56,8 @@ pub struct Stream {
     /// A [`Source`].
     pub source: u32,
 }
+
+const _: () = assert!(size_of::<Stream>() == 8 * STREAM_WORDS && core::mem::offset_of!(Stream, birth) == 0);
 
 /// A birth number for a new stream.
 #[inline(always)]

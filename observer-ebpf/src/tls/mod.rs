@@ -39,8 +39,7 @@ use crate::{
     maps::STREAMS,
     process,
     scope::{self, current_process},
-    stream::{self, Stream},
-    totals,
+    stream, totals,
 };
 
 /// `PROT_EXEC` of `include/uapi/asm-generic/mman-common.h`.
@@ -290,4 +289,4 @@ extern "C" fn open_tls(object: u64, number: u64, session: u64) -> u64 {
     0
 }
 
-const _: () = assert!(size_of::<Stream>() % 8 == 0 && size_of::<TlsCall>() == 64);
+const _: () = assert!(size_of::<TlsCall>() == 64);

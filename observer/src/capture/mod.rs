@@ -9,6 +9,7 @@ mod scope;
 mod survey;
 mod tls;
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -18,7 +19,9 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfLoader};
 use observer_common::config::{ScopeKind, Settings};
 use observer_common::drops::{DropCount, DropReason, KERNEL_REASONS};
+use observer_common::limits::MAX_KERNEL_STREAMS;
 use observer_common::record::RecordKind;
+use observer_common::stream::STREAM_WORDS;
 
 use crate::protocol::event::{Event, StreamKey, Timestamp, Verdict};
 use holders::Holders;
@@ -85,6 +88,7 @@ pub struct Capture {
     ring_bytes: usize,
     verdicts: Array<MapData, u64>,
     drops: PerCpuArray<MapData, DropCount>,
+    streams: HashMap<MapData, u64, [u64; STREAM_WORDS]>,
     backend: Backend,
     reason: String,
     probes: Vec<Probe>,
@@ -145,6 +149,7 @@ impl Capture {
             ring_bytes: ring_bytes(options.ring_bytes) as usize,
             verdicts: Array::try_from(take(&mut ebpf, "VERDICTS")?)?,
             drops: PerCpuArray::try_from(take(&mut ebpf, "DROPS")?)?,
+            streams: HashMap::try_from(take(&mut ebpf, "STREAMS")?)?,
             ebpf,
             backend,
             reason,
@@ -242,6 +247,16 @@ impl Capture {
         if let Err(error) = self.verdicts.set(key.verdict_slot(), key.verdict_word(verdict), 0) {
             tracing::warn!("a verdict could not be given to the kernel: {error}");
         }
+    }
+
+    /// The streams that the kernel side knows: of those that it has told of, all others have ended.
+    ///
+    /// Two system calls a stream. Streams that come or go meanwhile may be in it or not.
+    #[must_use]
+    pub fn streams(&self) -> BTreeSet<StreamKey> {
+        // A table that changes may have to be read from its beginning again.
+        let found = self.streams.iter().take(2 * MAX_KERNEL_STREAMS as usize);
+        found.flatten().map(|(_, [birth, ..])| StreamKey(birth)).collect()
     }
 
     /// What the kernel side could not copy, by reason, since start; and records that could not be read.

@@ -17,7 +17,7 @@ use crate::capture::recording::{Entry, Reader};
 use crate::capture::{self, Capture, ProgramFigures};
 use crate::enrich::Enricher;
 use crate::protocol::Pipeline;
-use crate::protocol::event::{DropReason, Event, StreamKey, Timestamp, Verdict};
+use crate::protocol::event::{Closed, Direction, DropReason, Event, Pid, StreamKey, Timestamp, Verdict};
 use crate::protocol::observation::Output;
 use crate::sink::Sinks;
 use crate::sink::clock::Anchor;
@@ -33,6 +33,9 @@ const BUSY: usize = 256 << 10;
 /// Time between two looks at the daemon itself, which cost system calls.
 const SELF_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Time between two looks for streams whose end was lost, which cost system calls for every stream.
+const ENDS_INTERVAL: Duration = Duration::from_secs(5);
+
 /// How long the end may go on draining a ring that is being filled, and then waiting for slow readers of our output.
 pub(super) const GRACE: Duration = Duration::from_millis(700);
 
@@ -43,6 +46,14 @@ pub(super) struct Loop {
     health: Arc<Health>,
     looked: Instant,
     lag: Duration,
+    ends: Ends,
+}
+
+/// What is known of the ends of streams that found no room in the ring.
+struct Ends {
+    /// Records that had found no room when they were looked for.
+    lost: u64,
+    looked: Instant,
 }
 
 /// What a recording goes through as well as live records do.
@@ -77,6 +88,10 @@ impl Loop {
             health,
             looked: Instant::now(),
             lag: Duration::ZERO,
+            ends: Ends {
+                lost: 0,
+                looked: Instant::now(),
+            },
         }
     }
 
@@ -107,8 +122,40 @@ impl Loop {
             if self.looked.elapsed() >= SELF_INTERVAL {
                 self.look_at_self();
             }
+            if self.ends.looked.elapsed() >= ENDS_INTERVAL {
+                self.make_up_for_ends();
+            }
         }
         self.finish()
+    }
+
+    /// Where records found no room: ends the streams that the kernel side no longer knows, since some of their ends are lost.
+    fn make_up_for_ends(&mut self) {
+        self.ends.looked = Instant::now();
+        let lost = self.capture.losses().into_iter();
+        let lost = lost
+            .filter(|(reason, _)| *reason == DropReason::RingFull)
+            .map(|(_, count)| count.events)
+            .sum();
+        if std::mem::replace(&mut self.ends.lost, lost) == lost {
+            return;
+        }
+        let open: Vec<StreamKey> = self.flow.pipeline.open_ends().collect();
+        let known = self.capture.streams();
+        // What they moved before is in the ring.
+        self.turn();
+        let now = capture::now();
+        for key in open.into_iter().filter(|key| !known.contains(key)) {
+            let end = Closed {
+                key,
+                direction: Direction::Sent,
+                readers_left: false,
+                writers_left: false,
+                pid: Pid(0),
+                time: now,
+            };
+            self.flow.event(Event::Closed(end), now);
+        }
     }
 
     fn turn(&mut self) {

@@ -232,6 +232,12 @@ impl Pipeline {
         self.give_up_all();
     }
 
+    /// The ends of streams that were seen to move bytes and not to end.
+    pub fn open_ends(&self) -> impl Iterator<Item = event::StreamKey> {
+        let ends = self.streams.iter().flat_map(|(_, link)| &link.ends);
+        ends.filter(|end| end.seen && !end.closed).filter_map(|end| end.key)
+    }
+
     /// What is held at the moment.
     #[must_use]
     pub fn census(&self) -> Census {

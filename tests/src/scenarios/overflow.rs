@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 
 use super::{Account, Stage, Test};
+use crate::clock::wait_until;
 use crate::compare::Rules;
 use crate::peer::Program;
 use crate::truth::Truth;
@@ -43,6 +44,10 @@ fn overflow(stage: &Stage) -> Result<()> {
     let lost = observer.lost_bytes()?;
     // The end of a stream may be lost too: what it holds then waits for more.
     let held = observer.held_bytes()?;
+    // And is made up for.
+    let streams = || observer.metric("mcp_observer_streams", "").unwrap_or(-1.0);
+    let none = wait_until(stage.lab.limit(20), || (streams() == 0.0).then_some(()));
+    ensure!(none.is_some(), "{} streams have not ended", streams());
     let reasons = observer.series("mcp_observer_lost_bytes_total")?.join("\n    ");
     let records = observer.stop()?;
     let seen: u64 = records.iter().map(crate::record::Record::total_bytes).sum();
