@@ -128,8 +128,8 @@ impl Guest {
     /// Tells the emulator what the machine is made of.
     fn describe(&self, qemu: &mut Command, kernel: &kernel::Kernel, disks: &Disks, folder: &Path) {
         let disk = |file: &Path, options: &str| format!("file={},if=virtio,format=raw{options}", file.display());
-        // KVM guests hang on some nested machines, emulation works on all.
-        qemu.args(["-cpu", "max", "-no-reboot", "-nodefaults", "-nic", "none"])
+        // KVM guests hang on some nested machines, emulation works on all. Vectors of 256 bits are slow to emulate.
+        qemu.args(["-cpu", "max,-avx", "-no-reboot", "-nodefaults", "-nic", "none"])
             .args([
                 "-display",
                 "none",
