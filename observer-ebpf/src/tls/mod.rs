@@ -28,7 +28,7 @@ use aya_ebpf::{
 use observer_common::{
     drops::DropReason,
     limits::MAX_OPEN_CALLS,
-    record::RecordKind,
+    record::{OPENED_MOVABLE, Opened, RecordKind},
     stream::{Direction, Source},
 };
 
@@ -39,7 +39,8 @@ use crate::{
     maps::STREAMS,
     process,
     scope::{self, current_process},
-    stream, totals,
+    stream::{self, Stream},
+    totals,
 };
 
 /// `PROT_EXEC` of `include/uapi/asm-generic/mman-common.h`.
@@ -65,7 +66,15 @@ pub struct TlsCall {
     /// User address of the number of bytes moved, where the function does not return it.
     length_at: u64,
     direction: u64,
+    /// Not 0 where the session is a value that its program may move.
+    movable: u64,
 }
+
+/// `Stream::flags`: words have been written.
+const WORDS: u32 = 1 << 31;
+
+/// Bytes in one direction with none in the other after which a movable session is taken to stay where it is.
+const SETTLED: u64 = 4096;
 
 impl TlsCall {
     /// One that begins now.
@@ -80,6 +89,7 @@ impl TlsCall {
             moved: 0,
             length_at: 0,
             direction: direction as u64,
+            movable: 0,
         }
     }
 }
@@ -228,15 +238,28 @@ fn tell(ctx: *mut c_void, tls: *mut TlsCall, session: u64, moved: u64) -> Result
         return Err(DropReason::UnknownIterator);
     }
     let (object, number) = (object(session), address_space());
-    let stream = match stream::known(object, number) {
+    let known = stream::known(object, number);
+    // SAFETY: a live map value.
+    let movable = unsafe { (*tls).movable };
+    let stream = match known {
+        // Another may have come to the same place: the daemon finds out.
+        Some(stream) if movable != 0 && !is_settled(stream) && !was_last(stream) => {
+            let _ = STREAMS.remove(&object);
+            open_tls(object, number, session, movable);
+            STREAMS.get_ptr_mut(&object).ok_or(DropReason::TableFull)?
+        }
         Some(stream) => stream,
         // Of a library with some of its probes the calls would be seen and not their answers, or the other way round.
         None if is_being_attached(ctx) => return Err(DropReason::Unprobed),
         None => {
-            open_tls(object, number, session);
+            open_tls(object, number, session, movable);
             STREAMS.get_ptr_mut(&object).ok_or(DropReason::TableFull)?
         }
     };
+    if movable != 0 && writes_words(tls) {
+        // SAFETY: a live map value.
+        unsafe { (*stream).flags |= WORDS };
+    }
     if stream::is_muted(stream) {
         emit::count_muted(moved);
         return Ok(());
@@ -259,6 +282,37 @@ fn tell(ctx: *mut c_void, tls: *mut TlsCall, session: u64, moved: u64) -> Result
         call::finish(call, stream, moved as i64, totals::position);
     }
     Ok(())
+}
+
+/// Whether a movable session is where it will stay. On its way it reads what came with the end of the handshake, or greets with frames of
+/// HTTP/2; at no place but the last it does both, or writes words.
+#[inline(always)]
+fn is_settled(stream: *mut Stream) -> bool {
+    // SAFETY: a live map value.
+    let (sent, received, flags) = unsafe { ((*stream).sent, (*stream).received, (*stream).flags) };
+    flags & WORDS != 0 || sent != 0 && received != 0 || sent + received > SETTLED
+}
+
+/// Whether a call writes what begins with a capital letter, as requests and responses of HTTP/1.1 do, and what a client of HTTP/2 begins
+/// with.
+#[inline(always)]
+fn writes_words(tls: *const TlsCall) -> bool {
+    // SAFETY: a live map value.
+    let (direction, buffer, segments) = unsafe { ((*tls).direction, (*tls).buffer, (*tls).segments) };
+    let bytes = if segments == 0 {
+        buffer
+    } else {
+        read_user(buffer).unwrap_or(0)
+    };
+    direction == Direction::Sent as u64 && read_user::<u8>(bytes).is_some_and(|first| first.is_ascii_uppercase())
+}
+
+/// Whether what this thread did last, of all that is seen, it did on this session: it has used no socket since.
+#[inline(always)]
+fn was_last(stream: *mut Stream) -> bool {
+    // SAFETY: live map values.
+    call::entry()
+        .is_some_and(|call| unsafe { (*call).source == Source::Tls as u64 && (*call).birth == (*stream).birth })
 }
 
 #[inline(always)]
@@ -284,9 +338,13 @@ fn address_space() -> u64 {
 /// Takes a session into sight. A function of its own, since its record needs stack.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn open_tls(object: u64, number: u64, session: u64) -> u64 {
-    stream::open(object, Source::Tls, number, || (0, 0), |opened| opened.inode = session);
+extern "C" fn open_tls(object: u64, number: u64, session: u64, movable: u64) -> u64 {
+    let describe = |opened: &mut Opened| {
+        opened.head.flags = if movable != 0 { OPENED_MOVABLE } else { 0 };
+        opened.inode = session;
+    };
+    stream::open(object, Source::Tls, number, || (0, 0), describe);
     0
 }
 
-const _: () = assert!(size_of::<TlsCall>() == 64);
+const _: () = assert!(size_of::<TlsCall>() == 72);

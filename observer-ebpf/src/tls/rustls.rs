@@ -10,6 +10,9 @@
 //! Every way to write or read plain text that rustls offers leads through these two; it is encrypted later, or was decrypted before,
 //! so that no socket is used meanwhile.
 //!
+//! A session is a value, which programs move: when its handshake is done, and what came together with the handshake's end has been read
+//! by then, or later. At its new address it is a new session here; the daemon joins them (`protocol/underlay/moved`).
+//!
 //! Rust promises nobody where arguments are. What is counted on here has held since 1.67: what is larger than two words is passed by
 //! its address, and of an enum whose largest variant begins with a pointer or a capacity that word says which variant it is, those
 //! of the others following. Where it does not hold, lengths contradict each other or memory cannot be read: both are counted.
@@ -77,6 +80,7 @@ fn argument<T: Copy>(ctx: &ProbeContext) -> Option<T> {
 fn call(ctx: &ProbeContext, direction: Direction) -> TlsCall {
     TlsCall {
         session: ctx.arg(0).unwrap_or(0),
+        movable: 1,
         ..TlsCall::new(direction)
     }
 }

@@ -15,12 +15,17 @@
 //! Of a connection whose two ends are both seen as plain text one is read, the client's where nothing was read before, and the other
 //! adds who. What a server reads waits a moment to learn which it is: alone it is a call, else the other view of one.
 
+mod moved;
+mod state;
+
 use std::hash::Hasher;
 
 use rustc_hash::FxHasher;
 
+use self::moved::Moved;
+use self::state::{Role, Sent, Session, Socket, Thread, way};
 use super::Pipeline;
-use super::event::{Closed, Data, Direction, Opened, Pid, Source, StreamKey, Timestamp, Verdict};
+use super::event::{Closed, Data, Direction, Opened, Pid, Position, Source, StreamKey, Timestamp, Verdict};
 use super::framing;
 use super::observation::Side;
 use super::recent::Recent;
@@ -69,57 +74,11 @@ pub(crate) struct Underlay {
     written: Recent<u64, Place>,
     /// Sessions of which something waits, the oldest first.
     waiting: Vec<(Timestamp, StreamKey)>,
-}
-
-/// A TLS session, as one process has it.
-#[derive(Debug)]
-struct Session {
-    pid: Pid,
-    role: Role,
-    /// It has sent what only a client sends, or received what only a server does.
-    client: bool,
-    socket: Option<Place>,
-    candidate: Option<(Place, u8)>,
-    held: Vec<Data>,
-}
-
-/// What becomes of a session's plain text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
-    /// It waits: it may be the other view of a connection that is read at its client's end.
-    Unknown,
-    /// It is read.
-    Told,
-    /// The other end of the connection tells it.
-    Shadow,
-}
-
-/// A socket that moves ciphertext.
-#[derive(Debug, Default)]
-struct Socket {
-    looks: u32,
-    /// What it carries, as its ends have it.
-    sessions: [Option<StreamKey>; 2],
-    /// What it may carry.
-    candidates: [Option<StreamKey>; 2],
-}
-
-/// What a thread has just done.
-#[derive(Debug, Default)]
-struct Thread {
-    sent: Option<Sent>,
-    /// End, bytes, when it returned.
-    received: Option<(Place, u64, Timestamp)>,
-}
-
-/// Plain text on its way out.
-#[derive(Debug)]
-struct Sent {
-    session: StreamKey,
-    bytes: u64,
-    calls: u64,
-    entered: Timestamp,
-    returned: Timestamp,
+    /// Sessions that may be moved, and those that were.
+    movable: Recent<StreamKey, ()>,
+    moved: Recent<StreamKey, Moved>,
+    /// What has waited and turned out to be of a session that is read.
+    renamed: Vec<Data>,
 }
 
 impl Default for Underlay {
@@ -131,6 +90,9 @@ impl Default for Underlay {
             processes: Recent::new(MAX_REMEMBERED),
             written: Recent::new(MAX_REMEMBERED),
             waiting: Vec::new(),
+            movable: Recent::new(MAX_REMEMBERED),
+            moved: Recent::new(MAX_REMEMBERED),
+            renamed: Vec::new(),
         }
     }
 }
@@ -150,7 +112,12 @@ impl Underlay {
             socket: None,
             candidate: None,
             held: Vec::new(),
+            moved: [0; 2],
+            since: data.entered.unwrap_or(data.returned),
+            until: data.returned,
         });
+        session.until = data.returned;
+        session.moved[way(data.direction)] += u64::from(data.span);
         if session.role == Role::Unknown {
             let sender = framing::sender_of(&data.bytes);
             session.client |= sender.is_some_and(|side| (side == Side::Client) == (data.direction == Direction::Sent));
@@ -184,13 +151,21 @@ impl Underlay {
             }
             return Vec::new();
         }
-        let Some((place, received, returned)) = thread.received.take() else {
+        // rustls decrypts all it has read before it reads on.
+        let movable = self.movable.contains(&data.key);
+        let received = if movable {
+            thread.received
+        } else {
+            thread.received.take()
+        };
+        let Some((place, received, returned)) = received else {
             return Vec::new();
         };
         if entered <= returned && returned <= data.returned {
             self.prove(data.key, place, PROOF)
-        } else if go_together(bytes, 1, received) {
-            self.prove(data.key, place, 1)
+        } else if movable || go_together(bytes, 1, received) {
+            let session = self.session_at(data.key, place);
+            self.prove(session, place, 1)
         } else {
             Vec::new()
         }
@@ -211,7 +186,8 @@ impl Underlay {
         if sent.entered <= entered && data.returned <= sent.returned {
             self.prove(sent.session, place, PROOF)
         } else if go_together(sent.bytes, sent.calls, bytes) {
-            self.prove(sent.session, place, 1)
+            let session = self.session_at(sent.session, place);
+            self.prove(session, place, 1)
         } else {
             Vec::new()
         }
@@ -310,6 +286,9 @@ impl Pipeline {
             for (session, place) in self.underlay.cipher(place, data) {
                 self.bind(session, place);
             }
+            for data in std::mem::take(&mut self.underlay.renamed) {
+                self.read_on(data);
+            }
         }
     }
 
@@ -320,13 +299,18 @@ impl Pipeline {
     }
 
     /// Takes plain text; returns what of it is to be worked through now.
-    pub(crate) fn plain_text(&mut self, data: Data) -> Vec<Data> {
+    pub(crate) fn plain_text(&mut self, mut data: Data) -> Vec<Data> {
+        self.underlay.rename(&mut data);
         if !self.underlay.processes.contains(&data.pid) {
             self.underlay.processes.entry(data.pid, || ());
             self.look_again(data.pid);
         }
+        let key = data.key;
         for (session, place) in self.underlay.plain(&data) {
             self.bind(session, place);
+        }
+        if self.underlay.first(key).is_some() {
+            self.underlay.rename(&mut data);
         }
         match self.underlay.role(data.key) {
             Role::Told => vec![data],
@@ -375,6 +359,7 @@ impl Pipeline {
             local: ends[end].address,
             remote: ends[1 - end].address,
             netns: ends[end].netns,
+            movable: false,
             pid: Pid(0),
             time: Timestamp(0),
         };
@@ -462,8 +447,20 @@ impl Pipeline {
         }
     }
 
+    /// A session may be moved.
+    pub(crate) fn movable(&mut self, key: StreamKey) {
+        self.underlay.movable.entry(key, || ());
+    }
+
+    /// What a session was known by before it was moved.
+    pub(crate) fn first_of(&self, key: StreamKey) -> Option<StreamKey> {
+        self.underlay.first(key)
+    }
+
     /// A session is over.
     pub(crate) fn forget_session(&mut self, key: StreamKey) {
+        self.underlay.moved.remove(&key);
+        self.underlay.movable.remove(&key);
         if self.underlay.sessions.contains(&key) {
             self.settle(key);
             self.underlay.sessions.remove(&key);

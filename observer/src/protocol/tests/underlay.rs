@@ -2,7 +2,7 @@
 
 use super::scene::{Line, Scene};
 use crate::protocol::event::{Direction, Missing, Pid, Source, StreamKey, Verdict};
-use crate::protocol::observation::{Call, Observation, Output};
+use crate::protocol::observation::{Call, Observation, Outcome, Output};
 
 /// Client and server, each a process with one thread.
 const CLIENT: u32 = 10;
@@ -211,6 +211,47 @@ fn a_server_read_for_want_of_its_client_gives_way_to_it() {
             .take(3)
             .all(|call| call.timing.client_duration.is_some())
     );
+}
+
+#[test]
+fn a_session_that_is_moved_after_its_handshake_is_one() {
+    for pause in [0, 1_000_000_000] {
+        let mut scene = Scene::new();
+        scene.socket(1, 2, Source::Tcp);
+        // The client's plain text is seen by nobody; the first request came with the end of the handshake.
+        let before = Connection {
+            sockets: [1, 2],
+            sessions: [9, 3],
+        };
+        let after = Connection {
+            sockets: [1, 2],
+            sessions: [9, 4],
+        };
+        scene.open(3, None, Source::Tls);
+        let [request, answer] = Connection::messages(1);
+        before.cipher(&mut scene, 0, request.len() + 74);
+        before.plain(&mut scene, SERVER, 1, Direction::Received, &request);
+        scene.wait(pause);
+        scene.open(4, None, Source::Tls);
+        // It is moved once more in its answer.
+        scene.open(5, None, Source::Tls);
+        let (one, two) = answer.split_at(50);
+        after.plain(&mut scene, SERVER, 1, Direction::Sent, one);
+        after.cipher(&mut scene, 1, one.len());
+        let after = Connection {
+            sockets: [1, 2],
+            sessions: [9, 5],
+        };
+        after.plain(&mut scene, SERVER, 1, Direction::Sent, two);
+        after.cipher(&mut scene, 1, two.len());
+        for id in 2..=4 {
+            after.call(&mut scene, id, [false, true]);
+        }
+        scene.wait(1_000_000_000);
+        let calls = scene.calls();
+        let told: Vec<_> = calls.iter().map(|call| call.outcome).collect();
+        assert_eq!(told, [Outcome::Ok; 4], "after {pause} ns");
+    }
 }
 
 #[test]

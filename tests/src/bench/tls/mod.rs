@@ -17,10 +17,12 @@ use crate::observer::Observer;
 use crate::peer::{Client, Program, Server, Transport};
 use crate::scenarios::Stage;
 
-/// The SDKs whose TLS is OpenSSL, and calls of one run.
+/// The SDKs by whose TLS they have: OpenSSL twice, Go's own, rustls; and calls of one run.
 const CASES: &[Case] = &[
     (Client::Py23, Server::Py23, Transport::Https, 400),
     (Client::NodeSdk, Server::NodeSdk, Transport::Https, 1500),
+    (Client::Go, Server::Go, Transport::Https, 4000),
+    (Client::Rmcp, Server::Rmcp, Transport::Https, 4000),
 ];
 
 /// The share of calls a second that must be left.

@@ -16,7 +16,7 @@ use crate::compare::Rules;
 use crate::lab::Place;
 use crate::observer::Observer;
 use crate::peer::{Client, Listening, Pair, Peers, Program, Server, Task, Transport, free_port};
-use crate::truth::Truth;
+use crate::truth::{Call, Truth};
 
 /// Those that need no program besides the SDKs come first.
 const TESTS: &[Test] = &[
@@ -25,6 +25,10 @@ const TESTS: &[Test] = &[
     ("tls::SDKs, the observer started in mid-session", joined),
     ("tls::a library inside a wheel", wheel),
     ("tls::a newer Node", newer_node),
+    (
+        "tls::a server in Rust whose clients are out of scope",
+        clients_out_of_scope,
+    ),
     ("tls::a server whose library has no way in", unsupported),
     ("tls::a server in Java", java),
     ("tls::check says who has which library", checked),
@@ -33,7 +37,7 @@ const TESTS: &[Test] = &[
 ];
 
 /// How many of them need the SDKs alone.
-const OF_SDKS: usize = 7;
+const OF_SDKS: usize = 8;
 
 const CLIENT: &str = include_str!("client.py");
 const SERVER: &str = include_str!("server.py");
@@ -201,6 +205,60 @@ fn newer_node(stage: &Stage) -> Result<()> {
     let mut client = peers.client(&task, stage.lab.file("client.log"))?;
     client.finish(stage.lab.limit(30))?;
     stage.settle(observer, &[whole(&truth)])
+}
+
+/// Only the server's end shows the calls, and of each connection the first request before its session has come to where it stays.
+fn clients_out_of_scope(stage: &Stage) -> Result<()> {
+    let served = Pair::new(Client::Rmcp, Server::Rmcp, Transport::Https);
+    let server = stage
+        .peers()
+        .listen(served, stage.lab.file("server.log"), stage.lab.limit(30))?;
+    let observer = stage.observe(&[])?;
+    wait_for(stage, &observer, "rustls", "attached", 1)?;
+    let elsewhere = Peers {
+        cgroup: None,
+        ..stage.peers()
+    };
+    let mut made = Vec::new();
+    let clients = [
+        Client::Rmcp,
+        Client::RmcpNativeTls,
+        Client::Go,
+        Client::Rmcp,
+        Client::Go,
+    ];
+    for client in clients {
+        let truth = stage.lab.file("truth.jsonl");
+        let transport = if client == Client::Go {
+            Transport::Https2
+        } else {
+            Transport::Https
+        };
+        let task = Task {
+            pair: Pair::new(client, Server::Rmcp, transport),
+            scenario: "basic",
+            calls: 0,
+            truth: &truth,
+            protocol: None,
+            url: Some(&server.url),
+            trust: server.certificate.as_deref(),
+        };
+        elsewhere
+            .client(&task, stage.lab.file("client.log"))?
+            .finish(stage.lab.limit(30))?;
+        let ended = |call: Call| Some((call.method, call.end?.outcome));
+        made.extend(Truth::read(&truth)?.calls.into_iter().filter_map(ended));
+    }
+    let unseen = observer.unseen();
+    let records = observer.stop()?;
+    let mut seen: Vec<_> = records
+        .into_iter()
+        .map(|record| (record.mcp.method, record.outcome))
+        .collect();
+    made.sort();
+    seen.sort();
+    ensure!(made == seen, "made {made:?}\nseen {seen:?}\n{unseen}");
+    Ok(())
 }
 
 /// What the server's side does not show the client's does.

@@ -1,0 +1,66 @@
+//! Sessions that are moved. rustls has them by value, and programs move them: once their handshake is done, when what came together
+//! with its end has been read, and later. At another address a session looks like one of its own; that both are on one socket tells.
+
+use super::{Data, Place, Position, Role, StreamKey, Underlay, way};
+
+/// A session that was moved.
+#[derive(Debug)]
+pub(super) struct Moved {
+    /// What it was known by first.
+    first: StreamKey,
+    /// Bytes written and read until then.
+    before: [u64; 2],
+}
+
+impl Underlay {
+    /// What a session was known by before it was moved.
+    pub(super) fn first(&self, key: StreamKey) -> Option<StreamKey> {
+        self.moved.get(&key).map(|moved| moved.first)
+    }
+
+    /// Makes what was seen after a session was moved a part of what it was before.
+    pub(super) fn rename(&self, data: &mut Data) {
+        if let Some(moved) = self.moved.get(&data.key) {
+            data.key = moved.first;
+            if let Position::Total(at) = &mut data.position {
+                *at += moved.before[way(data.direction)];
+            }
+        }
+    }
+
+    /// The session at an end of a socket, which has one in its life: `key`, or what that was before it was moved.
+    pub(super) fn session_at(&mut self, key: StreamKey, (link, end): Place) -> StreamKey {
+        let socket = self.sockets.get(&link);
+        let first = socket.and_then(|socket| socket.sessions[end].or(socket.candidates[end]));
+        let both = |first: &StreamKey| *first != key && [*first, key].iter().all(|key| self.movable.contains(key));
+        let Some(first) = first.filter(both) else {
+            return key;
+        };
+        let (Some(before), Some(after)) = (self.sessions.get(&first), self.sessions.get(&key)) else {
+            return key;
+        };
+        if before.pid != after.pid || before.until > after.since || after.socket.is_some() {
+            return key;
+        }
+        let before = before.moved;
+        self.moved.entry(key, || Moved { first, before });
+        self.waiting.retain(|(_, waiting)| *waiting != key);
+        let (Some(mut after), Some(session)) = (self.sessions.remove(&key), self.sessions.get_mut(&first)) else {
+            return first;
+        };
+        session.until = after.until;
+        for (all, more) in session.moved.iter_mut().zip(after.moved) {
+            *all += more;
+        }
+        let role = session.role;
+        for data in &mut after.held {
+            self.rename(data);
+        }
+        match (role, self.sessions.get_mut(&first)) {
+            (Role::Unknown, Some(session)) => session.held.append(&mut after.held),
+            (Role::Told, _) => self.renamed.append(&mut after.held),
+            _ => {}
+        }
+        first
+    }
+}
