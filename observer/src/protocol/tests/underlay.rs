@@ -214,6 +214,42 @@ fn a_server_read_for_want_of_its_client_gives_way_to_it() {
 }
 
 #[test]
+fn a_server_joined_after_the_preface_is_no_client() {
+    let mut scene = Scene::new();
+    let connection = Connection::open(&mut scene, 1);
+    let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let settings = "\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64";
+    // The server reads the preface by itself, before its library has its probes.
+    connection.plain(&mut scene, CLIENT, 0, Direction::Sent, &[preface, settings].concat());
+    // What the client's thread does tells nothing at first.
+    connection.cipher(&mut scene, 0, 5000);
+    connection.plain(&mut scene, SERVER, 1, Direction::Received, settings);
+    let acknowledged = "\0\0\0\x04\x01\0\0\0\0";
+    for said in [settings, acknowledged] {
+        connection.plain(&mut scene, SERVER, 1, Direction::Sent, said);
+        connection.cipher(&mut scene, 1, said.len());
+    }
+    let request = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"add\"}}";
+    let frame = |kind: u8, flags: u8, payload: &[u8]| -> String {
+        let length = u8::try_from(payload.len()).unwrap();
+        let bytes = [&[0, 0, length, kind, flags, 0, 0, 0, 1], payload].concat();
+        String::from_utf8(bytes).unwrap()
+    };
+    // POST /mcp by https, literally, with the type of its content.
+    let fields = b"\x04\x04/mcp\x0f\x10\x10application/json\0\x07:method\x04POST\0\x07:scheme\x05https";
+    let asked = [frame(1, 4, fields), frame(0, 1, request.as_bytes())].concat();
+    connection.say(&mut scene, 0, &asked, true);
+    let result = "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"content\":[]}}";
+    let fields = b"\x08\x03200\x0f\x10\x10application/json";
+    let answered = [frame(1, 4, fields), frame(0, 1, result.as_bytes())].concat();
+    connection.say(&mut scene, 1, &answered, true);
+    scene.wait(1_000_000_000);
+    let calls = scene.calls();
+    assert_eq!(calls.len(), 1);
+    assert!(calls.iter().all(|call| call.timing.client_duration.is_some()));
+}
+
+#[test]
 fn a_session_that_is_moved_after_its_handshake_is_one() {
     for pause in [0, 1_000_000_000] {
         let mut scene = Scene::new();

@@ -123,13 +123,12 @@ pub(super) fn begins(bytes: &[u8], least: usize) -> bool {
     seen >= least
 }
 
-/// Who writes bytes that begin with a frame, where its first shows it: settings that no preface precedes are a server's (RFC 9113
-/// section 3.4), and a head's first field is one of a request's or a response's own (section 8.3), of the static table (RFC 7541
-/// appendix A).
+/// Who writes bytes that begin with a frame, where its first shows it: a head's first field is one of a request's or a response's own
+/// (RFC 9113 section 8.3), of the static table (RFC 7541 appendix A). Settings that no preface precedes show nothing: servers in Go
+/// read the preface by itself, and whoever comes later sees settings first.
 pub(crate) fn sender_of(bytes: &[u8]) -> Option<Side> {
     let header = FrameHeader::read(*bytes.first_chunk()?);
     match header.kind {
-        SETTINGS if header.flags == 0 && header.stream == 0 => Some(Side::Server),
         HEADERS if begins(bytes, 1) => {
             let before = usize::from(header.is_padded()) + if header.has_priority() { 5 } else { 0 };
             let first = *bytes.get(HEADER + before)?;
@@ -187,11 +186,7 @@ mod tests {
         );
         assert_eq!(head(4, &[0xbe]), None, "a field of the dynamic table");
         assert_eq!(head(4, &[]), None);
-        assert_eq!(
-            sender_of(&frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100])),
-            Some(Side::Server)
-        );
-        assert_eq!(sender_of(&frame(SETTINGS, 1, 0, b"")), None, "an acknowledgement");
+        assert_eq!(sender_of(&frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100])), None);
         assert_eq!(sender_of(&frame(DATA, 1, 3, b"{}")), None);
         assert_eq!(sender_of(b"\0"), None);
     }
