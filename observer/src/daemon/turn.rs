@@ -154,8 +154,9 @@ impl Loop {
                 pid: Pid(0),
                 time: now,
             };
-            self.flow.event(Event::Closed(end), now);
+            self.flow.pipeline.handle_missed_end(end);
         }
+        self.flow.outputs(now);
     }
 
     fn turn(&mut self) {

@@ -265,7 +265,7 @@ impl Pipeline {
         }
     }
 
-    fn evict(&mut self, id: LinkId, reason: DropReason) {
+    pub(crate) fn evict(&mut self, id: LinkId, reason: DropReason) {
         let held = self.streams.link(id).map_or(0, super::stream::Link::held_bytes);
         self.lose(reason, held as u64);
         self.remove_link(id);

@@ -192,6 +192,15 @@ impl Pipeline {
         }
     }
 
+    /// Takes in the end of a stream that nobody told of. What it holds is lost, unless it is known to be MCP, which is ended as ever.
+    pub fn handle_missed_end(&mut self, closed: event::Closed) {
+        let found = self.streams.find(closed.key).map(|(id, _)| id);
+        match found.filter(|id| self.streams.link(*id).is_some_and(|link| !link.mcp)) {
+            Some(unknown) => self.evict(unknown, event::DropReason::CutShort),
+            None => self.handle_event(Event::Closed(closed)),
+        }
+    }
+
     /// Takes in that it is now `now`: orders and works through what came before, gives up what is due.
     ///
     /// Events of the last [`queue::ORDER_WAIT`] nanoseconds wait for others that may belong before them.

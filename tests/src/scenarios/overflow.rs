@@ -41,9 +41,14 @@ fn overflow(stage: &Stage) -> Result<()> {
     observer
         .reader()
         .wait_for(&[(truths[0].pid, made)], stage.lab.limit(2))?;
-    let lost = observer.lost_bytes()?;
-    // The end of a stream may be lost too: what it holds then waits for more.
-    let held = observer.held_bytes()?;
+    // The end of a stream may be lost too: what it holds waits for more until that is noticed, and is lost then.
+    let (mut lost, mut held);
+    loop {
+        (lost, held) = (observer.lost_bytes()?, observer.held_bytes()?);
+        if observer.lost_bytes()? == lost {
+            break;
+        }
+    }
     // And is made up for.
     let streams = || observer.metric("mcp_observer_streams", "").unwrap_or(-1.0);
     let none = wait_until(stage.lab.limit(20), || (streams() == 0.0).then_some(()));
