@@ -19,7 +19,8 @@ const MAX_WAITING_BYTES: usize = 1 << 20;
 
 impl Pipeline {
     /// Bytes went through a stream.
-    pub(crate) fn data(&mut self, data: Data) {
+    pub(crate) fn data(&mut self, mut data: Data) {
+        self.rename(&mut data);
         if self.streams.find(data.key).is_none() {
             self.make_room();
         }

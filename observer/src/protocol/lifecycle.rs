@@ -184,7 +184,7 @@ impl Pipeline {
         }
     }
 
-    fn remove_link(&mut self, id: LinkId) {
+    pub(crate) fn remove_link(&mut self, id: LinkId) {
         self.peers.forget(&PeerKey::Link(id));
         self.forget_socket(id);
         self.streams.remove(id);

@@ -77,7 +77,8 @@ pub(crate) struct Underlay {
     /// Sessions that may be moved, and those that were.
     movable: Recent<StreamKey, ()>,
     moved: Recent<StreamKey, Moved>,
-    /// What has waited and turned out to be of a session that is read.
+    /// Sessions that turned out to be others, moved, and what of them has waited and is to be read.
+    joined: Vec<StreamKey>,
     renamed: Vec<Data>,
 }
 
@@ -92,6 +93,7 @@ impl Default for Underlay {
             waiting: Vec::new(),
             movable: Recent::new(MAX_REMEMBERED),
             moved: Recent::new(MAX_REMEMBERED),
+            joined: Vec::new(),
             renamed: Vec::new(),
         }
     }
@@ -109,6 +111,7 @@ impl Underlay {
             pid: data.pid,
             role: Role::Unknown,
             client: false,
+            at: data.key,
             socket: None,
             candidate: None,
             held: Vec::new(),
@@ -286,9 +289,7 @@ impl Pipeline {
             for (session, place) in self.underlay.cipher(place, data) {
                 self.bind(session, place);
             }
-            for data in std::mem::take(&mut self.underlay.renamed) {
-                self.read_on(data);
-            }
+            self.follow_moves();
         }
     }
 
@@ -300,18 +301,15 @@ impl Pipeline {
 
     /// Takes plain text; returns what of it is to be worked through now.
     pub(crate) fn plain_text(&mut self, mut data: Data) -> Vec<Data> {
-        self.underlay.rename(&mut data);
         if !self.underlay.processes.contains(&data.pid) {
             self.underlay.processes.entry(data.pid, || ());
             self.look_again(data.pid);
         }
-        let key = data.key;
         for (session, place) in self.underlay.plain(&data) {
             self.bind(session, place);
         }
-        if self.underlay.first(key).is_some() {
-            self.underlay.rename(&mut data);
-        }
+        self.follow_moves();
+        self.rename(&mut data);
         match self.underlay.role(data.key) {
             Role::Told => vec![data],
             Role::Shadow => {
@@ -445,16 +443,6 @@ impl Pipeline {
                 time,
             });
         }
-    }
-
-    /// A session may be moved.
-    pub(crate) fn movable(&mut self, key: StreamKey) {
-        self.underlay.movable.entry(key, || ());
-    }
-
-    /// What a session was known by before it was moved.
-    pub(crate) fn first_of(&self, key: StreamKey) -> Option<StreamKey> {
-        self.underlay.first(key)
     }
 
     /// A session is over.

@@ -287,6 +287,13 @@ fn a_session_that_is_moved_after_its_handshake_is_one() {
         let calls = scene.calls();
         let told: Vec<_> = calls.iter().map(|call| call.outcome).collect();
         assert_eq!(told, [Outcome::Ok; 4], "after {pause} ns");
+        // One stream, which the kernel side knows by its last key, and none of the places it passed.
+        let ends: Vec<_> = scene
+            .pipeline
+            .open_ends()
+            .filter(|(key, _)| (3..=5).contains(&key.0))
+            .collect();
+        assert_eq!(ends, [(StreamKey(3), StreamKey(5))]);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Sessions that are moved. rustls has them by value, and programs move them: once their handshake is done, when what came together
 //! with its end has been read, and later. At another address a session looks like one of its own; that both are on one socket tells.
 
-use super::{Data, Place, Position, Role, StreamKey, Underlay, way};
+use super::{Data, Pipeline, Place, Position, Role, StreamKey, Underlay, way};
 
 /// A session that was moved.
 #[derive(Debug)]
@@ -44,23 +44,59 @@ impl Underlay {
         }
         let before = before.moved;
         self.moved.entry(key, || Moved { first, before });
+        self.joined.push(key);
         self.waiting.retain(|(_, waiting)| *waiting != key);
-        let (Some(mut after), Some(session)) = (self.sessions.remove(&key), self.sessions.get_mut(&first)) else {
+        let Some(mut after) = self.sessions.remove(&key) else {
             return first;
         };
+        after.held.iter_mut().for_each(|data| self.rename(data));
+        let Some(session) = self.sessions.get_mut(&first) else {
+            return first;
+        };
+        session.at = key;
         session.until = after.until;
         for (all, more) in session.moved.iter_mut().zip(after.moved) {
             *all += more;
         }
-        let role = session.role;
-        for data in &mut after.held {
-            self.rename(data);
-        }
-        match (role, self.sessions.get_mut(&first)) {
-            (Role::Unknown, Some(session)) => session.held.append(&mut after.held),
-            (Role::Told, _) => self.renamed.append(&mut after.held),
-            _ => {}
+        match session.role {
+            Role::Unknown => session.held.append(&mut after.held),
+            Role::Told => self.renamed.append(&mut after.held),
+            Role::Shadow => {}
         }
         first
+    }
+}
+
+impl Pipeline {
+    /// A session may be moved.
+    pub(crate) fn movable(&mut self, key: StreamKey) {
+        self.underlay.movable.entry(key, || ());
+    }
+
+    /// What a session was known by before it was moved.
+    pub(crate) fn first_of(&self, key: StreamKey) -> Option<StreamKey> {
+        self.underlay.first(key)
+    }
+
+    /// What the kernel side knows a stream by: of a session that was moved the last of its keys.
+    pub(crate) fn last_of(&self, key: StreamKey) -> StreamKey {
+        self.underlay.sessions.get(&key).map_or(key, |session| session.at)
+    }
+
+    /// Makes plain text of a session that was moved a part of what it was before.
+    pub(crate) fn rename(&self, data: &mut Data) {
+        self.underlay.rename(data);
+    }
+
+    /// Sessions that turned out to be others, moved, are streams of their own no longer.
+    pub(super) fn follow_moves(&mut self) {
+        for key in std::mem::take(&mut self.underlay.joined) {
+            if let Some((link, _)) = self.streams.find(key) {
+                self.remove_link(link);
+            }
+        }
+        for data in std::mem::take(&mut self.underlay.renamed) {
+            self.read_on(data);
+        }
     }
 }

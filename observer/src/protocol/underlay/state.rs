@@ -10,6 +10,8 @@ pub(super) struct Session {
     pub(super) role: Role,
     /// It has sent what only a client sends, or received what only a server does.
     pub(super) client: bool,
+    /// What the kernel side knows it by.
+    pub(super) at: StreamKey,
     pub(super) socket: Option<Place>,
     pub(super) candidate: Option<(Place, u8)>,
     pub(super) held: Vec<Data>,
