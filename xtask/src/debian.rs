@@ -42,10 +42,7 @@ impl Suite {
         let debs = tempfile::tempdir_in(&self.folder)?;
         shell::output(self.apt("apt-get").args(["download", package]).current_dir(&debs))
             .with_context(|| format!("could not download {package}"))?;
-        for deb in fs::read_dir(&debs)? {
-            shell::output(Command::new("dpkg-deb").arg("-x").arg(deb?.path()).arg(place))?;
-        }
-        Ok(())
+        unpack_all(debs.path(), place)
     }
 
     /// Fetches `package` with everything it depends on, whatever of that the machine has, and unpacks it all into `place`.
@@ -64,13 +61,7 @@ impl Suite {
                 ]),
         )
         .with_context(|| format!("could not download {package} and what it depends on"))?;
-        for entry in fs::read_dir(self.folder.join("archives"))? {
-            let file = entry?.path();
-            if file.extension().is_some_and(|extension| extension == "deb") {
-                shell::output(Command::new("dpkg-deb").arg("-x").arg(file).arg(place))?;
-            }
-        }
-        Ok(())
+        unpack_all(&self.folder.join("archives"), place)
     }
 
     fn apt(&self, program: &str) -> Command {
@@ -88,6 +79,17 @@ impl Suite {
             ],
         )
     }
+}
+
+/// Unpacks the packages of a folder into `place`.
+fn unpack_all(folder: &Path, place: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let file = entry?.path();
+        if file.extension().is_some_and(|extension| extension == "deb") {
+            shell::output(Command::new("dpkg-deb").arg("-x").arg(file).arg(place))?;
+        }
+    }
+    Ok(())
 }
 
 /// Installs packages of the system's own suite where one of `programs` is missing; needs root, and says so.

@@ -193,18 +193,22 @@ fn newer_node(stage: &Stage) -> Result<()> {
     let observer = stage.observe(&[])?;
     wait_for(stage, &observer, "openssl", "attached", 1)?;
     let truth = stage.lab.file("truth.jsonl");
-    let task = Task {
+    let mut client = peers.client(&basic(pair, &server, &truth), stage.lab.file("client.log"))?;
+    client.finish(stage.lab.limit(30))?;
+    stage.settle(observer, &[whole(&truth)])
+}
+
+/// A call of everything on a server.
+fn basic<'a>(pair: Pair, server: &'a Listening, truth: &'a Path) -> Task<'a> {
+    Task {
         pair,
         scenario: "basic",
         calls: 0,
-        truth: &truth,
+        truth,
         protocol: None,
         url: Some(&server.url),
         trust: server.certificate.as_deref(),
-    };
-    let mut client = peers.client(&task, stage.lab.file("client.log"))?;
-    client.finish(stage.lab.limit(30))?;
-    stage.settle(observer, &[whole(&truth)])
+    }
 }
 
 /// Only the server's end shows the calls, and of each connection the first request before its session has come to where it stays.
@@ -234,17 +238,9 @@ fn clients_out_of_scope(stage: &Stage) -> Result<()> {
         } else {
             Transport::Https
         };
-        let task = Task {
-            pair: Pair::new(client, Server::Rmcp, transport),
-            scenario: "basic",
-            calls: 0,
-            truth: &truth,
-            protocol: None,
-            url: Some(&server.url),
-            trust: server.certificate.as_deref(),
-        };
+        let pair = Pair::new(client, Server::Rmcp, transport);
         elsewhere
-            .client(&task, stage.lab.file("client.log"))?
+            .client(&basic(pair, &server, &truth), stage.lab.file("client.log"))?
             .finish(stage.lab.limit(30))?;
         let ended = |call: Call| Some((call.method, call.end?.outcome));
         made.extend(Truth::read(&truth)?.calls.into_iter().filter_map(ended));
