@@ -179,9 +179,7 @@ fn nginx_serves(stage: &Stage) -> Result<()> {
 /// HTTP/2 to nginx, HTTP/1.1 from there on: every call is seen on both, each time by who makes it.
 fn nginx_relays(stage: &Stage) -> Result<()> {
     let pair = Pair::new(Client::Py23, Server::Py23, Transport::Http);
-    let upstream = stage
-        .peers()
-        .listen(pair, stage.lab.file("server.log"), stage.lab.limit(30))?;
+    let upstream = stage.listen(pair)?;
     let nginx = Nginx::start(stage, &upstream.url)?;
     let observer = stage.observe(&[])?;
     let truth = stage.lab.file("truth.jsonl");
@@ -209,9 +207,7 @@ fn nginx_relays(stage: &Stage) -> Result<()> {
 
 fn nginx_joined(stage: &Stage) -> Result<()> {
     let pair = Pair::new(Client::Py23, Server::Py23, Transport::Http);
-    let upstream = stage
-        .peers()
-        .listen(pair, stage.lab.file("server.log"), stage.lab.limit(30))?;
+    let upstream = stage.listen(pair)?;
     let nginx = Nginx::start(stage, &upstream.url)?;
     let (observer, account) = joined(stage, &nginx.url("mcp"))?;
     let mut accounts = vec![account];
@@ -222,9 +218,7 @@ fn nginx_joined(stage: &Stage) -> Result<()> {
 /// The Python SDK behind hypercorn.
 fn serve(stage: &Stage) -> Result<Listening> {
     let pair = Pair::new(Client::Py23, Server::Py23, Transport::Http2);
-    stage
-        .peers()
-        .listen(pair, stage.lab.file("server.log"), stage.lab.limit(30))
+    stage.listen(pair)
 }
 
 /// Calls on one connection, one after another, and an observer that begins while they go on.

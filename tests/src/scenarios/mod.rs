@@ -24,7 +24,7 @@ use crate::clock::wall_lead_ns;
 use crate::compare::{Rules, compare, unclaimed};
 use crate::lab::{Counts, Lab, Place};
 use crate::observer::Observer;
-use crate::peer::{Pair, Peers, Program, Task};
+use crate::peer::{Listening, Pair, Peers, Program, Task, Transport};
 use crate::record::Record;
 use crate::truth::Truth;
 
@@ -46,7 +46,7 @@ pub(crate) fn run(args: RunArgs, place: Place) -> Result<ExitCode> {
         addresses::TESTS,
         segments::TESTS,
         refusals::TESTS,
-        tls::tests(place),
+        &tls::tests(place),
     ]
     .concat()
     {
@@ -146,13 +146,32 @@ impl Stage {
 
     /// Starts a client, over HTTP together with its server.
     pub(crate) fn start(&self, pair: Pair, scenario: &str, calls: usize) -> Result<Running> {
-        let listening = match pair.transport {
-            crate::peer::Transport::Stdio => None,
-            _ => Some(
-                self.peers()
-                    .listen(pair, self.lab.file("server.log"), self.lab.limit(30))?,
-            ),
+        let server = match pair.transport {
+            Transport::Stdio => None,
+            _ => Some(self.listen(pair)?),
         };
+        let (client, truth) = self.client(pair, server.as_ref(), scenario, calls)?;
+        Ok(Running {
+            client,
+            server: server.map(|server| server.program),
+            truth,
+        })
+    }
+
+    /// Starts a pair's server.
+    fn listen(&self, pair: Pair) -> Result<Listening> {
+        self.peers()
+            .listen(pair, self.lab.file("server.log"), self.lab.limit(30))
+    }
+
+    /// Starts a pair's client, over HTTP at a server that listens; with it the file of its truth.
+    fn client(
+        &self,
+        pair: Pair,
+        server: Option<&Listening>,
+        scenario: &str,
+        calls: usize,
+    ) -> Result<(Program, PathBuf)> {
         let truth = self.lab.file("truth.jsonl");
         let task = Task {
             pair,
@@ -160,15 +179,11 @@ impl Stage {
             calls,
             truth: &truth,
             protocol: None,
-            url: listening.as_ref().map(|server| server.url.as_str()),
-            trust: listening.as_ref().and_then(|server| server.certificate.as_deref()),
+            url: server.map(|server| server.url.as_str()),
+            trust: server.and_then(|server| server.certificate.as_deref()),
         };
         let client = self.peers().client(&task, self.lab.file("client.log"))?;
-        Ok(Running {
-            client,
-            server: listening.map(|server| server.program),
-            truth,
-        })
+        Ok((client, truth))
     }
 
     /// Waits until the daemon has told of all clients, stops it, and reckons.

@@ -1,8 +1,8 @@
 //! Every client with every server over every transport, held against one daemon that watches them all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use libtest_mimic::Trial;
@@ -12,7 +12,7 @@ use crate::clock::wall_lead_ns;
 use crate::compare::{Rules, compare, unclaimed};
 use crate::lab::{Counts, Lab, Pairs};
 use crate::observer::Observer;
-use crate::peer::{Pair, Program};
+use crate::peer::{Listening, Pair, Program, Transport};
 use crate::truth::Truth;
 
 const LAST: &str = "pairs::and no call besides";
@@ -21,8 +21,20 @@ const LAST: &str = "pairs::and no call besides";
 struct Shared {
     /// Programs of clients that call at once, and the TLS library in each.
     swift: BTreeSet<(&'static str, &'static str)>,
+    /// The servers that listen, each for every pair that meets it: what takes longest of a pair is the start of its programs.
+    servers: BTreeMap<Place, Mutex<Seat>>,
     state: Mutex<State>,
     done: Condvar,
+}
+
+/// A server's name and its transport's.
+type Place = (&'static str, &'static str);
+
+/// A server, while there are pairs to come that meet it.
+#[derive(Default)]
+struct Seat {
+    pairs: usize,
+    server: Option<Arc<Listening>>,
 }
 
 struct State {
@@ -49,6 +61,10 @@ pub(super) fn trials(lab: &Arc<Lab>, wanted: impl Fn(&str) -> bool) -> Vec<Trial
     if chosen.is_empty() {
         return Vec::new();
     }
+    let mut servers: BTreeMap<Place, Mutex<Seat>> = BTreeMap::new();
+    for (_, pair) in chosen.iter().filter(|(_, pair)| pair.transport != Transport::Stdio) {
+        locked(servers.entry(place(*pair)).or_default()).pairs += 1;
+    }
     let state = State {
         open: chosen.len(),
         clients: Vec::new(),
@@ -58,6 +74,7 @@ pub(super) fn trials(lab: &Arc<Lab>, wanted: impl Fn(&str) -> bool) -> Vec<Trial
     };
     let shared = Arc::new(Shared {
         swift: chosen.iter().filter_map(|(_, pair)| pair.swift()).collect(),
+        servers,
         state: Mutex::new(state),
         done: Condvar::new(),
     });
@@ -66,6 +83,7 @@ pub(super) fn trials(lab: &Arc<Lab>, wanted: impl Fn(&str) -> bool) -> Vec<Trial
         let (lab, shared) = (Arc::clone(lab), Arc::clone(&shared));
         trials.push(Trial::test(name, move || {
             let result = run(&lab, &shared, pair);
+            shared.leave(pair);
             shared.state().open -= 1;
             shared.done.notify_all();
             told(result)
@@ -75,9 +93,40 @@ pub(super) fn trials(lab: &Arc<Lab>, wanted: impl Fn(&str) -> bool) -> Vec<Trial
     trials
 }
 
+fn place(pair: Pair) -> Place {
+    (pair.server.name(), pair.transport.name())
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Shared {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        locked(&self.state)
+    }
+
+    /// The server that a pair meets, if it listens anywhere; the first pair to come starts it.
+    fn server(&self, stage: &Stage, pair: Pair) -> Result<Option<Arc<Listening>>> {
+        let Some(seat) = self.servers.get(&place(pair)) else {
+            return Ok(None);
+        };
+        let mut seat = locked(seat);
+        if seat.server.is_none() {
+            seat.server = Some(Arc::new(stage.listen(pair)?));
+        }
+        Ok(seat.server.clone())
+    }
+
+    /// A pair is done with its server, which ends with the last.
+    fn leave(&self, pair: Pair) {
+        if let Some(seat) = self.servers.get(&place(pair)) {
+            let mut seat = locked(seat);
+            seat.pairs -= 1;
+            if seat.pairs == 0 {
+                seat.server = None;
+            }
+        }
     }
 
     /// The control group that the daemon watches; the first to ask starts it.
@@ -104,7 +153,7 @@ impl Shared {
 
     fn nothing_else(&self) -> Result<()> {
         let state = self.done.wait_while(self.state(), |state| state.open > 0);
-        let mut state = state.unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
         let (stage, observer) = state.observer.take().context("the observer never started")?;
         println!("{}", observer.unseen());
         let records = observer.stop()?;
@@ -132,10 +181,11 @@ fn idle(stage: &Stage, observer: &Observer, program: &str, library: &str) -> Res
 
 fn run(lab: &Arc<Lab>, shared: &Shared, pair: Pair) -> Result<()> {
     let stage = shared.stage(lab)?;
-    let mut running = stage.start(pair, "basic", 10)?;
-    shared.state().clients.push(running.client.pid());
-    running.client.finish(lab.limit(60))?;
-    let truth = Truth::read(&running.truth)?;
+    let server = shared.server(&stage, pair)?;
+    let (mut client, truth) = stage.client(pair, server.as_deref(), "basic", 10)?;
+    shared.state().clients.push(client.pid());
+    client.finish(lab.limit(60))?;
+    let truth = Truth::read(&truth)?;
     let records = {
         let state = shared.state();
         let (_, observer) = state.observer.as_ref().context("the observer is gone")?;
