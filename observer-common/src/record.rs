@@ -28,6 +28,8 @@ pub enum RecordKind {
     Exit = 6,
     /// [`Process`]: code of one more file was mapped into a process. For the daemon's search for TLS libraries; not recorded.
     Mapped = 7,
+    /// [`Process`]: a process has the kernel do the TLS of a connection. As above.
+    KernelTls = 8,
 }
 
 /// The first 8 bytes of every record.

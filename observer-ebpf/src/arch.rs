@@ -34,6 +34,7 @@ mod this {
 
     pub const CLOSE: u64 = 3;
     pub const MMAP: u64 = 9;
+    pub const SETSOCKOPT: u64 = 54;
 
     /// The first three arguments.
     #[inline(always)]
@@ -85,6 +86,7 @@ mod this {
 
     pub const CLOSE: u64 = 57;
     pub const MMAP: u64 = 222;
+    pub const SETSOCKOPT: u64 = 208;
 
     /// The first three arguments.
     #[inline(always)]

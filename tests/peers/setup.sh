@@ -107,15 +107,21 @@ make_node() {
     find "$dest/node/node_modules" -type f \( -name '*.map' -o -name '*.d.ts' -o -name '*.d.mts' -o -name '*.d.cts' \) -delete
 }
 
-# A Node newer than the machine's, as npm ships it: with a TLS library of its own inside.
-make_newer_node() {
-    rm -rf "$dest/newer-node"
-    mkdir -p "$dest/newer-node"
-    cp "$here/newer-node/manifest.json" "$dest/newer-node/package.json"
-    cp "$here/newer-node/lock.json" "$dest/newer-node/package-lock.json"
-    (cd "$dest/newer-node" && npm ci --silent --no-audit --no-fund) || fail "a newer Node could not be installed by npm"
-    mv "$dest"/newer-node/node_modules/node-linux-*/bin/node "$dest/newer-node/node"
-    rm -rf "$dest/newer-node/node_modules"
+# A Node newer than the machine's, Bun and Deno, as npm ships them: each with a TLS library of its own inside.
+make_runtimes() {
+    rm -rf "$dest/runtimes" "$dest/.runtimes"
+    mkdir -p "$dest/runtimes" "$dest/.runtimes"
+    cp "$here/runtimes/manifest.json" "$dest/.runtimes/package.json"
+    cp "$here/runtimes/lock.json" "$dest/.runtimes/package-lock.json"
+    (cd "$dest/.runtimes" && npm ci --silent --ignore-scripts --no-audit --no-fund) ||
+        fail "Node, Bun and Deno could not be installed by npm"
+    modules=$dest/.runtimes/node_modules
+    mv "$modules"/node-linux-*/bin/node "$modules"/@oven/bun-linux-*/bin/bun "$modules"/@deno/linux-*/deno "$dest/runtimes/"
+    # Run like the others, by a script's name alone.
+    printf '#!/bin/sh\nDENO_DIR=%s/runtimes/.deno DENO_NO_UPDATE_CHECK=1 exec %s/runtimes/deno run --quiet --allow-all "$@"\n' \
+        "$dest" "$dest" >"$dest/runtimes/deno-run"
+    chmod +x "$dest/runtimes/deno-run"
+    rm -rf "$dest/.runtimes"
 }
 
 # Built beside DEST and not in it: what cargo leaves behind is a hundred times the size of the programs.
@@ -217,7 +223,7 @@ part grafana "$(digest "$here/python/requirements-grafana.txt")" make_grafana
 part wheel "$(digest "$here/python/requirements-wheel.txt")" make_wheel
 part java "$(digest "$here/python/requirements-java.txt")" make_java
 part node "$(digest "$here/node/package-lock.json")" make_node
-part newer-node "$(digest "$here/newer-node/lock.json")" make_newer_node
+part runtimes "$(digest "$here/runtimes/lock.json")" make_runtimes
 part rmcp "$(digest "$here/rmcp/Cargo.lock" "$here/rmcp/Cargo.toml" "$here"/rmcp/src/*.rs)" make_rmcp
 part go "$(digest "$here"/go/*.go "$here"/go/go.* "$here/go/requirements.txt")" make_go
 part programs "$(echo "$programs" | sha256sum | cut -d' ' -f1)" make_programs

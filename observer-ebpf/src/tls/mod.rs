@@ -8,6 +8,7 @@
 //! | uprobes `tls_send_chunks`, `tls_receive_payload` | the same in rustls, see [`rustls`] | none |
 //! | uprobes `go_tls_*` | the same in Go, see [`go`] | the same |
 //! | `vm_mmap_pgoff` return (function backend), `sys_exit` of `mmap` (syscall backend) | | Mapped |
+//! | `tcp_set_ulp` return (function backend), `sys_exit` of `setsockopt` (syscall backend) | | KernelTls |
 //!
 //! Which functions those are, in which file and with which of the programs, the daemon knows (`capture/tls`). A session is named by
 //! its address and its process; the socket underneath is found by the daemon. Two probes on one function, as an overlay file system
@@ -35,7 +36,7 @@ use observer_common::{
 use crate::{
     call::{self, VECTOR_IN_USER},
     emit,
-    kernel::{Access, Probed, offset, read_user, setting},
+    kernel::{Access, Probed, offset, read, read_user, setting},
     maps::STREAMS,
     process,
     scope::{self, current_process},
@@ -157,6 +158,24 @@ pub fn file_mapped(ctx: FExitContext) -> i32 {
         mapped(result);
     }
     0
+}
+
+// int tcp_set_ulp(struct sock *sk, const char *name)                                                        5.10 to 7.3
+#[fexit(function = "tcp_set_ulp")]
+pub fn kernel_tls(ctx: FExitContext) -> i32 {
+    let name: u64 = ctx.arg(1);
+    // SAFETY: a context of two arguments and a return value, eight bytes each; the function returns an `int`.
+    let result = unsafe { ctx.as_ptr().cast::<i64>().add(2).read() } as i32;
+    upper_layer_set(i64::from(result), read(name));
+    0
+}
+
+/// Tells that the current process has the kernel do TLS, if that is what it asked for above TCP.
+#[inline(always)]
+pub fn upper_layer_set(result: i64, name: [u8; 3]) {
+    if result == 0 && name == *b"tls" && scope::covers_current() {
+        process::tell(RecordKind::KernelTls, current_process(), 0, 0);
+    }
 }
 
 /// Tells that the current process has code of one more file.

@@ -20,7 +20,6 @@ use aya::{Ebpf, EbpfLoader};
 use observer_common::config::{ScopeKind, Settings};
 use observer_common::drops::{DropCount, DropReason, KERNEL_REASONS};
 use observer_common::limits::MAX_KERNEL_STREAMS;
-use observer_common::record::RecordKind;
 use observer_common::stream::STREAM_WORDS;
 
 use crate::protocol::event::{Event, StreamKey, Timestamp, Verdict};
@@ -193,9 +192,9 @@ impl Capture {
             && let Some(record) = self.ring.next()
         {
             drained += record.len();
-            if record.first() == Some(&(RecordKind::Mapped as u8)) {
-                if let (Some(tls), Some(process)) = (&mut self.tls, decode::process_of(&record)) {
-                    tls.mapped(process);
+            if let Some(change) = tls::change(&record) {
+                if let Some(tls) = &mut self.tls {
+                    tls.note(change);
                 }
                 continue;
             }
@@ -216,7 +215,7 @@ impl Capture {
                 }
                 Some(event) => {
                     if let (Some(tls), Event::Process(process)) = (&mut self.tls, &event) {
-                        tls.replaced(process.pid.0);
+                        tls.note(tls::Change::Replaced(process.pid.0));
                     }
                     take(event);
                 }
@@ -349,6 +348,7 @@ fn load(kernel: &layout::Kernel, options: &Options) -> Result<Ebpf> {
         cgroups: u32::from(!options.scope.cgroups.is_empty()),
         processes: u32::from(!options.scope.pids.is_empty()),
         cookies: u32::from(tls::has_cookies()),
+        returns: 1 + u32::from(attach::leaves_programs_out()),
     };
     allow_locked_memory();
     EbpfLoader::new()

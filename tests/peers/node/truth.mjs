@@ -3,7 +3,7 @@
 
 import { openSync, writeSync } from 'node:fs';
 
-const now = () => process.hrtime.bigint().toString();
+const now = globalThis.Bun === undefined ? () => process.hrtime.bigint().toString() : await clockOfBun();
 const string = JSON.stringify;
 
 export class Truth {
@@ -111,6 +111,17 @@ export class Truth {
         intercept(transport, 'onmessage', message => this.received(message));
         intercept(transport, 'onclose', () => this.streamEnded(transport));
     }
+}
+
+// Bun's `hrtime` begins with the process.
+async function clockOfBun() {
+    const { dlopen, ptr } = await import('bun:ffi');
+    const { symbols } = dlopen('libc.so.6', { clock_gettime: { args: ['i32', 'ptr'], returns: 'i32' } });
+    const time = new BigInt64Array(2);
+    return () => {
+        symbols.clock_gettime(1, ptr(time));
+        return (time[0] * 1_000_000_000n + time[1]).toString();
+    };
 }
 
 // Calls `note` before whatever handler the SDK has set, or sets later.

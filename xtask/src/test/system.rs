@@ -32,6 +32,9 @@ const HEAVY: &str = "load::50,load::results,load::a call,lives::a client,lives::
 /// Modules of the guests' kernels that tests need: network namespaces are joined by a pair of these devices.
 const MODULES: [&str; 1] = ["veth"];
 
+/// The kernel's own TLS, and the kernel that has it not.
+const KERNEL_TLS: (&str, &str) = ("tls", "5.10");
+
 /// The kernel on which the syscall backend is tried too: the oldest, which has no typed tracepoints for it. Natively it is tried on
 /// the kernel of this machine.
 const SYSCALL: &str = "5.10";
@@ -165,11 +168,13 @@ fn run_in_guest(cache: &Cache, parts: &Parts, share: &Share) -> Result<Tally> {
         skip,
         scope,
     } = share;
+    let (tls, without) = KERNEL_TLS;
+    let modules = MODULES.into_iter().chain((kernel != without).then_some(tls));
     let guest = Guest {
         cpus: GUEST_CPUS,
         memory: GUEST_MEMORY,
         peers: Some(parts.peers.clone()),
-        modules: MODULES.map(str::to_owned).into(),
+        modules: modules.map(str::to_owned).collect(),
         ..Guest::new(kernel)
     };
     let job = Job {

@@ -10,18 +10,17 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::{self, Write};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use memchr::memmem::Finder;
-use memchr::{memchr, memrchr};
 use object::LittleEndian as LE;
 use object::elf::{self, FileHeader64, ProgramHeader64, SectionHeader64, Sym64};
 use object::pod::{self, Pod};
 
-use super::families::{FAMILIES, Family, Function, IN_RUST, TELLTALES};
-use super::go;
+use super::families::{FAMILIES, Family, IN_RUST, TELLTALES};
+use super::names::{LONGEST, Meaning, is_name_at, is_path, meanings, rust_name_around};
+use super::{go, signatures};
 
 /// Bytes read of one file in all: its tables of symbols, and what is searched of its data.
 const MAX_READ: u64 = 512 << 20;
@@ -31,9 +30,6 @@ const MAX_AT_ONCE: u64 = 32 << 20;
 
 /// Bytes searched at once.
 const PIECE: u64 = 1 << 20;
-
-/// Bytes of a mangled name, and of a name of Rust's written out, at most: longer than any that is looked for.
-const LONGEST_NAME: usize = 256;
 
 /// Bytes at the beginning of a name that many share; no name is shorter.
 const ALIKE: usize = 4;
@@ -118,7 +114,7 @@ pub(super) fn analyse(file: &File, executable: bool) -> Result<Findings, Refusal
         }
     }
     if executable && let Some(library) = elf.telltale() {
-        return Ok(Findings::Unsupported { library });
+        return signatures::find(&elf, library);
     }
     Ok(Findings::Nothing)
 }
@@ -321,12 +317,7 @@ impl<'a> Elf<'a> {
             }
             None
         };
-        let crowded = self.pieces(
-            strings.sh_offset.get(LE),
-            strings.sh_size.get(LE),
-            LONGEST_NAME,
-            &mut look,
-        )?;
+        let crowded = self.pieces(strings.sh_offset.get(LE), strings.sh_size.get(LE), LONGEST, &mut look)?;
         match crowded {
             Some(()) => Err(Refusal::TooLarge),
             None => Ok(places),
@@ -335,7 +326,7 @@ impl<'a> Elf<'a> {
 
     /// Shows `look` a part of the file piece by piece, with the place of each in that part, until it has an answer. Two pieces have
     /// `overlap` bytes in common, for words that would be cut.
-    fn pieces<T>(
+    pub(super) fn pieces<T>(
         &self,
         start: u64,
         length: u64,
@@ -356,6 +347,15 @@ impl<'a> Elf<'a> {
             };
         }
         Ok(None)
+    }
+
+    /// Where in the file code lies: offset and size of each part.
+    pub(super) fn code(&self) -> impl Iterator<Item = (u64, u64)> {
+        let executed = |segment: &&ProgramHeader64<LE>| {
+            segment.p_type.get(LE) == elf::PT_LOAD && segment.p_flags.get(LE) & elf::PF_X != 0
+        };
+        let part = |segment: &ProgramHeader64<LE>| (segment.p_offset.get(LE), segment.p_filesz.get(LE));
+        self.segments.iter().filter(executed).map(part)
     }
 
     /// Where the code at an address lies in the file.
@@ -402,65 +402,7 @@ impl<'a> Elf<'a> {
     }
 }
 
-/// Whether a name and the zero at its end lie there.
-fn is_name_at(bytes: &[u8], at: usize, name: &str) -> bool {
-    bytes
-        .get(at..)
-        .and_then(|rest| rest.strip_prefix(name.as_bytes()))
-        .is_some_and(|rest| rest.first() == Some(&0))
-}
-
-/// Whether a function is known by its path in Rust and not by its symbol.
-fn is_path(name: &str) -> bool {
-    name.contains("::")
-}
-
-/// Where the mangled name begins that has something at `at`, and what it means.
-fn rust_name_around(bytes: &[u8], at: usize) -> Option<(usize, Meaning)> {
-    let earliest = at.saturating_sub(LONGEST_NAME);
-    let begin = earliest + memrchr(0, &bytes[earliest..at])? + 1;
-    let end = at + memchr(0, &bytes[at..])?;
-    if end - begin > LONGEST_NAME {
-        return None;
-    }
-    let name = rustc_demangle::try_demangle(std::str::from_utf8(&bytes[begin..end]).ok()?).ok()?;
-    let mut path = Path(String::new());
-    // Without its hash.
-    write!(path, "{name:#}").ok()?;
-    let (_, meaning) = meanings().find(|(name, _)| *name == path.0)?;
-    Some((begin, meaning))
-}
-
-/// A demangled name that is refused when it gets long: some mangled ones are of any length when written out.
-struct Path(String);
-
-impl Write for Path {
-    fn write_str(&mut self, more: &str) -> fmt::Result {
-        if self.0.len() + more.len() > LONGEST_NAME {
-            return Err(fmt::Error);
-        }
-        self.0.push_str(more);
-        Ok(())
-    }
-}
-
-/// What a symbol tells: the family it is of, and its function, if it is one to attach to.
-type Meaning = (&'static Family, Option<&'static Function>);
-
-/// Every symbol that tells something.
-fn meanings() -> impl Iterator<Item = (&'static str, Meaning)> {
-    FAMILIES.iter().flat_map(|family| {
-        let functions = family
-            .functions
-            .iter()
-            .map(move |function| (function.symbol, (family, Some(function))));
-        let marks = family.marks.iter().map(move |mark| (*mark, (family, None)));
-        functions.chain(marks)
-    })
-}
-
-/// The functions of the family that has most of them, if its sessions can be read and written by them and are seen to end: another
-/// session may have the same address.
+/// The functions of the family that has most of them.
 fn conclude(found: &[(&'static Family, Point)], unreachable: Option<&'static Family>) -> Option<Findings> {
     let family = FAMILIES
         .iter()
@@ -481,19 +423,20 @@ fn conclude(found: &[(&'static Family, Point)], unreachable: Option<&'static Fam
         .filter(|(other, _)| other.library == family.library)
         .map(|(_, point)| *point)
         .collect();
+    Some(reachable_if_whole(family.library, points))
+}
+
+/// A library whose sessions can be read and written by these functions and are seen to end, as another session may have the same
+/// address; else one that has no way in.
+pub(super) fn reachable_if_whole(library: &'static str, points: Vec<Point>) -> Findings {
     let whole = ["tls_send", "tls_receive", "tls_end"]
         .iter()
         .all(|part| points.iter().any(|point| point.program.starts_with(part)));
-    Some(if whole {
-        Findings::Reachable {
-            library: family.library,
-            points,
-        }
+    if whole {
+        Findings::Reachable { library, points }
     } else {
-        Findings::Unsupported {
-            library: family.library,
-        }
-    })
+        Findings::Unsupported { library }
+    }
 }
 
 #[cfg(test)]
@@ -647,6 +590,48 @@ mod tests {
         let words = [&[b'x'; 3 << 20][..], b"/rustls-0.23.4/src/lib.rs"].concat();
         let rustls = Ok(Findings::Unsupported { library: "rustls" });
         assert_eq!(findings(&elf(&["main"], &words)), rustls);
+    }
+
+    /// What signatures find where this code follows on so many bytes of other code.
+    fn signed(before: usize, code: &[&[u8]]) -> Findings {
+        let code = [&[0x90].repeat(before), &code.concat()].map(Vec::as_slice).concat();
+        let mut bytes = elf(&["main"], &code);
+        let flags = 64 + 56 + 4;
+        bytes[flags..flags + 4].copy_from_slice(&(elf::PF_R | elf::PF_X).to_le_bytes());
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(&bytes).expect("it takes bytes");
+        signatures::find(&Elf::open(&file).unwrap(), "boringssl").unwrap()
+    }
+
+    #[test]
+    fn functions_without_symbols_are_known_by_their_code() {
+        let [read, write, free] = ["SSL_read", "SSL_write", "SSL_free"].map(signatures::tests::example);
+        let start = usize::try_from(CODE).unwrap() + 0x1000;
+        // Where two pieces meet, too.
+        let piece = usize::try_from(PIECE).unwrap();
+        for before in [0, 100, piece - 10, piece - LONGEST] {
+            let Findings::Reachable { library, points } = signed(before, &[&read, &write, &free]) else {
+                panic!("not found after {before} bytes");
+            };
+            let places = [0, read.len(), read.len() + write.len()].map(|at| (start + before + at) as u64);
+            let programs = ["tls_receive", "tls_send", "tls_end"];
+            for (program, offset) in programs.into_iter().zip(places) {
+                assert!(
+                    points
+                        .iter()
+                        .any(|point| point.program == program && point.offset == offset)
+                );
+            }
+            assert_eq!((library, points.len()), ("boringssl", 3));
+        }
+        let unsupported = Findings::Unsupported { library: "boringssl" };
+        assert_eq!(
+            signed(7, &[&read, &write, &free, &write]),
+            unsupported,
+            "which of the two it is"
+        );
+        assert_eq!(signed(7, &[&read, &write]), unsupported, "no end");
+        assert_eq!(signed(7, &[&read, &write, &free[1..]]), unsupported, "another function");
     }
 
     #[test]

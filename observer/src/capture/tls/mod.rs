@@ -18,26 +18,29 @@ mod confinement;
 mod elf;
 mod families;
 mod go;
+mod names;
 mod pclntab;
 mod probes;
 pub mod release;
 mod search;
+mod signatures;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use aya::Ebpf;
 use aya::programs::{FExit, Program, UProbe};
+use observer_common::record::RecordKind;
 
 use self::elf::{Findings, Point, Refusal};
 use self::families::PROGRAMS;
 use self::probes::Probes;
-use self::search::Change;
+pub(super) use self::search::Change;
 use super::layout::Kernel;
-use super::{Backend, Probe, Scope, attach};
+use super::{Backend, Probe, Scope, attach, decode};
 pub(super) use census::census;
 pub use census::{Census, LibraryUse};
 pub(super) use confinement::uretprobes;
@@ -45,8 +48,22 @@ pub(super) use confinement::uretprobes;
 /// Processes whose findings may wait to be attached to.
 const QUEUE: usize = 256;
 
-/// The function whose return tells that a file was mapped.
-const MAPPING: &str = "vm_mmap_pgoff";
+/// The functions whose returns tell what no record of the function backend's own does: function, its number of arguments, program,
+/// and what comes of it where it is missing.
+const TOLD_BY_RETURNS: &[(&str, usize, &str, &str)] = &[
+    (
+        "vm_mmap_pgoff",
+        6,
+        "file_mapped",
+        "new TLS libraries are found within a minute",
+    ),
+    (
+        "tcp_set_ulp",
+        2,
+        "kernel_tls",
+        "TLS that the kernel does is not told of",
+    ),
+];
 
 /// How far the way into a process's TLS is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,10 +128,17 @@ impl Tls {
                 .with_context(|| format!("the kernel refuses {name}"))?;
         }
         if backend == Backend::Function {
-            probes.push(Probe {
-                name: format!("{MAPPING} return"),
-                failure: follow_mappings(ebpf, kernel).err().map(|error| format!("{error:#}")),
-            });
+            for (function, arguments, program, otherwise) in TOLD_BY_RETURNS {
+                let attached = if kernel.arguments(function) == Some(*arguments) {
+                    follow(ebpf, function, program)
+                } else {
+                    Err(anyhow!("this kernel's {function} is another one: {otherwise}"))
+                };
+                probes.push(Probe {
+                    name: format!("{function} return"),
+                    failure: attached.err().map(|error| format!("{error:#}")),
+                });
+            }
         }
         let returns = uretprobes(ebpf)
             .inspect_err(|reason| {
@@ -136,17 +160,8 @@ impl Tls {
         })
     }
 
-    /// A process has code of one more file.
-    pub(super) fn mapped(&mut self, process: u32) {
-        self.note(Change::Mapped(process));
-    }
-
-    /// A process is new, is another program now, or has ended.
-    pub(super) fn replaced(&mut self, process: u32) {
-        self.note(Change::Replaced(process));
-    }
-
-    fn note(&mut self, change: Change) {
+    /// Has something looked into that happened to a process.
+    pub(super) fn note(&mut self, change: Change) {
         if !self.changes.contains(&change) {
             self.changes.push(change);
         }
@@ -163,6 +178,16 @@ impl Tls {
     /// How many processes have each library, by how far the way into it is open.
     pub(super) fn processes(&self) -> Uses {
         self.uses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What a record tells of a process's way to TLS; `None` for all other records.
+pub(super) fn change(record: &[u8]) -> Option<Change> {
+    let process = decode::process_of(record)?;
+    match *record.first()? {
+        kind if kind == RecordKind::Mapped as u8 => Some(Change::Mapped(process)),
+        kind if kind == RecordKind::KernelTls as u8 => Some(Change::KernelTls(process)),
+        _ => None,
     }
 }
 
@@ -209,16 +234,11 @@ impl Drop for Tls {
     }
 }
 
-/// Lets the kernel tell of mapped files, where the backend does not by itself. Without it the search looks at every process now and
-/// again.
-fn follow_mappings(ebpf: &mut Ebpf, kernel: &Kernel) -> Result<()> {
-    anyhow::ensure!(
-        kernel.arguments(MAPPING) == Some(6),
-        "this kernel's {MAPPING} is another one: new TLS libraries are found within a minute"
-    );
+/// Has a program told of a kernel function's returns.
+fn follow(ebpf: &mut Ebpf, function: &str, program: &str) -> Result<()> {
     let btf = aya::Btf::from_sys_fs().context("the kernel's type information cannot be read")?;
-    let program: &mut FExit = attach::find(ebpf, "file_mapped")?.try_into()?;
-    program.load(MAPPING, &btf).map_err(attach::readable)?;
+    let program: &mut FExit = attach::find(ebpf, program)?.try_into()?;
+    program.load(function, &btf).map_err(attach::readable)?;
     program.attach()?;
     Ok(())
 }

@@ -45,6 +45,23 @@ pub(super) struct Library {
     pub(super) findings: Result<Findings, Refusal>,
 }
 
+impl Library {
+    /// What stands for the kernel's TLS, unless it is one of the process's own libraries that uses it, and shows the plain text.
+    fn of_kernel(process: u32, libraries: &[Arc<Self>]) -> Option<Arc<Self>> {
+        let shows = |library: &Arc<Self>| matches!(library.findings, Ok(Findings::Reachable { .. }));
+        if libraries.iter().any(shows) {
+            return None;
+        }
+        let path = format!("/proc/{process}/exe");
+        Some(Arc::new(Self {
+            id: KERNEL,
+            file: File::open(&path).ok()?,
+            path,
+            findings: Ok(Findings::Unsupported { library: "ktls" }),
+        }))
+    }
+}
+
 /// What a process has.
 #[derive(Debug)]
 pub(super) struct Found {
@@ -86,11 +103,13 @@ pub(super) fn search(scope: &Scope, wanted: &Receiver<Vec<Change>>, found: &Sync
 
 /// Something that happened to a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Change {
+pub(in crate::capture) enum Change {
     /// It has code of one more file.
     Mapped(u32),
     /// It is new, is another program now, or has ended.
     Replaced(u32),
+    /// It has the kernel do the TLS of a connection.
+    KernelTls(u32),
 }
 
 #[derive(Debug, Default)]
@@ -105,7 +124,16 @@ struct Search {
 struct Known {
     seen: HashSet<MappedFile>,
     libraries: Vec<Arc<Library>>,
+    kernel_tls: bool,
 }
+
+/// What stands for the kernel's TLS, which is no file's.
+const KERNEL: FileId = FileId {
+    device: 0,
+    inode: 0,
+    size: 0,
+    changed: (0, 0),
+};
 
 /// A file as `/proc/PID/maps` names it: device and inode number, which tell the lines of one process apart.
 type MappedFile = (u32, u64);
@@ -113,9 +141,13 @@ type MappedFile = (u32, u64);
 impl Search {
     fn heed(&mut self, changes: Vec<Change>, processes: &mut HashSet<u32>) {
         for change in changes {
-            let (Change::Mapped(process) | Change::Replaced(process)) = change;
-            if matches!(change, Change::Replaced(_)) {
-                self.processes.remove(&process);
+            let (Change::Mapped(process) | Change::Replaced(process) | Change::KernelTls(process)) = change;
+            match change {
+                Change::Mapped(_) => {}
+                Change::Replaced(_) => {
+                    self.processes.remove(&process);
+                }
+                Change::KernelTls(_) => self.processes.entry(process).or_default().kernel_tls = true,
             }
             processes.insert(process);
         }
@@ -149,7 +181,10 @@ impl Search {
                 .is_some_and(|exe| (exe.dev(), exe.ino()) == (id.device, id.inode));
             known.libraries.extend(self.of_file(id, file, mapping.path, runs));
         }
-        let libraries = known.libraries.clone();
+        let mut libraries = known.libraries.clone();
+        if known.kernel_tls {
+            libraries.extend(Library::of_kernel(process, &libraries));
+        }
         self.processes.insert(process, known);
         libraries
     }

@@ -24,7 +24,11 @@ const TESTS: &[Test] = &[
     ("tls::a process that forks, executes and is killed", forks),
     ("tls::SDKs, the observer started in mid-session", joined),
     ("tls::a library inside a wheel", wheel),
-    ("tls::a newer Node", newer_node),
+    ("tls::a newer Node", |stage| runtime(stage, "node", "openssl")),
+    ("tls::Bun, which has no symbols", |stage| {
+        runtime(stage, "bun", "boringssl")
+    }),
+    ("tls::Deno, which has no way in", deno),
     (
         "tls::a server in Rust whose clients are out of scope",
         clients_out_of_scope,
@@ -36,17 +40,20 @@ const TESTS: &[Test] = &[
     ("tls::nginx before a server", nginx_relays),
 ];
 
+/// What this machine's kernel may not have, and those of the guests do.
+const IN_GUESTS: &[Test] = &[("kernel TLS::a program without a library", kernel_tls)];
+
 /// How many of them need the SDKs alone.
-const OF_SDKS: usize = 8;
+const OF_SDKS: usize = 10;
 
 const CLIENT: &str = include_str!("client.py");
 const SERVER: &str = include_str!("server.py");
 
 /// What can be run there.
-pub(super) fn tests(place: Place) -> &'static [Test] {
+pub(super) fn tests(place: Place) -> Vec<Test> {
     match place {
-        Place::Native => TESTS,
-        Place::Vm => &TESTS[..OF_SDKS],
+        Place::Native => TESTS.to_vec(),
+        Place::Vm => [&TESTS[..OF_SDKS], IN_GUESTS].concat(),
     }
 }
 
@@ -97,9 +104,7 @@ fn whole(truth: &Path) -> Account {
 /// The Python SDK on HTTPS.
 fn serve(stage: &Stage) -> Result<Listening> {
     let pair = Pair::new(Client::Py23, Server::Py23, Transport::Https);
-    stage
-        .peers()
-        .listen(pair, stage.lab.file("server.log"), stage.lab.limit(30))
+    stage.listen(pair)
 }
 
 /// Waits until so many processes have a library in that state.
@@ -181,21 +186,40 @@ fn wheel(stage: &Stage) -> Result<()> {
     stage.settle(observer, &[client.account()])
 }
 
-/// Both sides run by a Node of another make, with its library inside.
-fn newer_node(stage: &Stage) -> Result<()> {
-    let machines = stage.peers();
-    let peers = Peers {
-        node: machines.path("newer-node/node"),
-        ..machines
-    };
+/// Both sides run by something else that runs JavaScript, with its library inside.
+fn runtime(stage: &Stage, program: &str, library: &str) -> Result<()> {
+    let peers = run_by(stage, program);
     let pair = Pair::new(Client::NodeSdk, Server::NodeSdk, Transport::Https);
     let server = peers.listen(pair, stage.lab.file("server.log"), stage.lab.limit(30))?;
     let observer = stage.observe(&[])?;
-    wait_for(stage, &observer, "openssl", "attached", 1)?;
+    wait_for(stage, &observer, library, "attached", 1)?;
     let truth = stage.lab.file("truth.jsonl");
     let mut client = peers.client(&basic(pair, &server, &truth), stage.lab.file("client.log"))?;
     client.finish(stage.lab.limit(30))?;
     stage.settle(observer, &[whole(&truth)])
+}
+
+/// What the server's side does not show the client's does.
+fn deno(stage: &Stage) -> Result<()> {
+    let pair = Pair::new(Client::NodeSdk, Server::NodeSdk, Transport::Https);
+    let server = run_by(stage, "deno-run").listen(pair, stage.lab.file("server.log"), stage.lab.limit(30))?;
+    let observer = stage.observe(&[])?;
+    wait_for(stage, &observer, "rustls", "unsupported", 1)?;
+    let truth = stage.lab.file("truth.jsonl");
+    let mut client = stage
+        .peers()
+        .client(&basic(pair, &server, &truth), stage.lab.file("client.log"))?;
+    client.finish(stage.lab.limit(30))?;
+    stage.settle(observer, &[whole(&truth)])
+}
+
+/// The peers with their JavaScript run by another program.
+fn run_by<'a>(stage: &'a Stage, program: &str) -> Peers<'a> {
+    let peers = stage.peers();
+    Peers {
+        node: peers.path(&format!("runtimes/{program}")),
+        ..peers
+    }
 }
 
 /// A call of everything on a server.
@@ -214,9 +238,7 @@ fn basic<'a>(pair: Pair, server: &'a Listening, truth: &'a Path) -> Task<'a> {
 /// Only the server's end shows the calls, and of each connection the first request before its session has come to where it stays.
 fn clients_out_of_scope(stage: &Stage) -> Result<()> {
     let served = Pair::new(Client::Rmcp, Server::Rmcp, Transport::Https);
-    let server = stage
-        .peers()
-        .listen(served, stage.lab.file("server.log"), stage.lab.limit(30))?;
+    let server = stage.listen(served)?;
     let observer = stage.observe(&[])?;
     wait_for(stage, &observer, "rustls", "attached", 1)?;
     let elsewhere = Peers {
@@ -278,6 +300,30 @@ fn java(stage: &Stage) -> Result<()> {
     command.args(["-p", &free_port()?.to_string(), "-d", "/usr/share"]);
     let _server = Program::start(command, Some(&stage.cgroup), stage.lab.file("java.log"))?;
     wait_for(stage, &observer, "java", "unsupported", 1)?;
+    stage.settle(observer, &[])
+}
+
+/// Python's own library lies in a module that this does not import.
+fn kernel_tls(stage: &Stage) -> Result<()> {
+    const PROGRAM: &str = "\
+import socket, time
+server = socket.create_server(('127.0.0.1', 0))
+client = socket.create_connection(server.getsockname())
+client.setsockopt(socket.IPPROTO_TCP, 31, b'tls')  # TCP_ULP
+print('ready', flush=True)
+time.sleep(600)
+";
+    let observer = stage.observe(&[])?;
+    let mut command = Command::new(stage.peers().path("py-2.3.0/bin/python"));
+    command.args(["-c", PROGRAM]);
+    let mut program = Program::start(command, Some(&stage.cgroup), stage.lab.file("program.log"))?;
+    wait_until(stage.lab.limit(30), || program.said().contains("ready").then_some(()))
+        .with_context(|| format!("the kernel takes no keys: {}", program.said()))?;
+    wait_for(stage, &observer, "ktls", "unsupported", 1)?;
+    program.kill()?;
+    let labels = "library=\"ktls\",state=\"unsupported\"";
+    let gone = || (observer.metric("mcp_observer_tls_processes", labels).unwrap_or(0.0) == 0.0).then_some(());
+    wait_until(stage.lab.limit(20), gone).context("it is still counted after its end")?;
     stage.settle(observer, &[])
 }
 
@@ -400,9 +446,7 @@ fn not_mcp(stage: &Stage) -> Result<()> {
 /// TLS to nginx, clear from there on: every call is seen on both, each time by who makes it.
 fn nginx_relays(stage: &Stage) -> Result<()> {
     let pair = Pair::new(Client::Py23, Server::Py23, Transport::Http);
-    let upstream = stage
-        .peers()
-        .listen(pair, stage.lab.file("server.log"), stage.lab.limit(30))?;
+    let upstream = stage.listen(pair)?;
     let certificate = Certificate::create(&stage.lab.file("nginx.pem"))?;
     let manner = format!(
         "ssl; ssl_certificate {}; ssl_certificate_key {}",
