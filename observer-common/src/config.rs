@@ -178,9 +178,11 @@ pub struct Settings {
     pub processes: u32,
     /// 1 where a probe knows by a number what it was attached for (5.15 and later).
     pub cookies: u32,
+    /// Programs on the return of each function that moves bytes: 2 where the kernel may leave one out.
+    pub returns: u32,
 }
 
-const _: () = assert!(size_of::<Layout>() == 70 * 4 && size_of::<Settings>() == 20);
+const _: () = assert!(size_of::<Layout>() == 70 * 4 && size_of::<Settings>() == 24);
 
 #[cfg(feature = "user")]
 // SAFETY: `repr(C)`, `u32` fields only, no padding, every bit pattern valid.

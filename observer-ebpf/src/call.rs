@@ -29,8 +29,9 @@ use observer_common::{
 
 use crate::{
     copy, emit,
-    kernel::read_user,
+    kernel::{read_user, setting},
     maps::{CALLS, STREAMS},
+    scope,
     stream::{self, ARMED_FOR, READER, SENDER, Stream},
 };
 
@@ -47,6 +48,11 @@ pub const UNKNOWN: u64 = 4;
 pub const LEFT_TO_READER: u64 = 8;
 /// `Call::flags`: a call on a muted stream.
 pub const IGNORED: u64 = 16;
+/// `Call::flags`: the call was not seen to begin.
+pub const UNSEEN: u64 = 32;
+
+/// `Call::object` of a thread in a system call that is none of ours.
+pub const OTHER: u64 = u64::MAX - 1;
 
 /// A call between its entry and its return, and the state of the loop that copies it.
 #[repr(C)]
@@ -85,6 +91,8 @@ pub struct Call {
     /// The last muted file that this thread moved bytes through and its inode's number; by system calls alone.
     pub muted_file: u64,
     pub muted_number: u64,
+    /// Programs that ran on the call's return; by functions alone.
+    pub returns: u64,
 }
 
 /// This thread's entry, of a call or idle; `None` for a thread that has made no call in scope yet.
@@ -133,6 +141,7 @@ pub unsafe fn prepare(call: *mut Call, object: u64, source: Source, direction: D
         (*call).messages = 0;
         (*call).message_end = u64::MAX;
         (*call).total = 0;
+        (*call).returns = 0;
     }
 }
 
@@ -167,7 +176,7 @@ pub unsafe fn begin(call: *mut Call, stream: *mut Stream, position: u64) {
 
 /// The other end of a stream, where that is in sight; of a pipe the same object.
 #[inline(always)]
-unsafe fn other_end(stream: *mut Stream, source: u8) -> Option<*mut Stream> {
+pub unsafe fn other_end(stream: *mut Stream, source: u8) -> Option<*mut Stream> {
     if source == Source::Pipe as u8 {
         return Some(stream);
     }
@@ -183,24 +192,90 @@ pub unsafe fn reader_in_sight(stream: *mut Stream, source: u8) -> bool {
     unsafe { other_end(stream, source).is_some_and(|reader| (*reader).flags & READER != 0) }
 }
 
-/// Works off the return of this thread's call on `object`. `begin_of` says where its bytes began, from the stream, the direction
-/// and their number.
+/// What a program is told of a function's return.
+pub struct Return {
+    /// Address of the kernel object.
+    pub object: u64,
+    pub source: Source,
+    pub direction: Direction,
+    /// What the function returns.
+    pub result: i64,
+    /// Whether it is the second of two programs that do the same.
+    pub again: bool,
+}
+
+/// Works off the return of this thread's call. `begin_of` says where its bytes began, from the stream, the direction and their
+/// number.
 ///
-/// A call that was not seen to begin (out of scope, in progress when the observer came) is none of ours.
+/// The kernel does not run a program on a processor where another task is in the middle of it, which happens where tasks are preempted
+/// inside the kernel (7.x). There each function has two programs on its return: whichever runs first works the call off.
 #[inline(always)]
-pub fn returned(object: u64, result: i64, begin_of: impl FnOnce(*mut Stream, u8, u64) -> u64) {
-    let Some(stream) = STREAMS.get_ptr_mut(&object) else {
-        return;
-    };
-    if stream::is_muted(stream) {
-        emit::count_muted(if result > 0 { result as u64 } else { 0 });
-        return;
+pub fn returned(call: &Return, begin_of: impl FnOnce(*mut Stream, u8, u64) -> u64) {
+    // SAFETY: live map values.
+    unsafe {
+        if call.again && is_worked_off(call.object) {
+            return;
+        }
+        let Some(stream) = STREAMS.get_ptr_mut(&call.object) else {
+            return;
+        };
+        if stream::is_muted(stream) {
+            if !call.again {
+                emit::count_muted(if call.result > 0 { call.result as u64 } else { 0 });
+            }
+            return;
+        }
+        let Some(entry) = entry() else { return };
+        if (*entry).object == call.object || has_returned(entry) && was_unseen(entry, call, stream) {
+            finish(entry, stream, call.result, begin_of);
+        }
+        (*entry).returns += 1;
     }
-    let Some(call) = entry() else { return };
+}
+
+/// Whether the other program on the return of this thread's call on `object` has run.
+#[inline(always)]
+unsafe fn is_worked_off(object: u64) -> bool {
+    let Some(entry) = entry() else { return false };
     // SAFETY: a live map value.
-    if unsafe { (*call).object } == object {
-        finish(call, stream, result, begin_of);
+    unsafe {
+        let other_has_run = (*entry).object != object && !has_returned(entry);
+        if other_has_run {
+            (*entry).returns += 1;
+        }
+        other_has_run
     }
+}
+
+/// Whether every program has run on the return of the last call seen to begin: another return is that of a call that was not.
+#[inline(always)]
+unsafe fn has_returned(entry: *mut Call) -> bool {
+    let programs: u32 = setting!(returns);
+    // SAFETY: the caller passes a live map value.
+    unsafe { (*entry).returns >= programs.into() }
+}
+
+/// Makes this thread's entry one of a call that was not seen to begin, at an end where calls were seen before: no program was run, or
+/// its thread came into scope meanwhile. What was read is told; what was written its reader copies.
+///
+/// False for a call that is none of ours: out of scope, or in progress when the observer came.
+#[inline(always)]
+unsafe fn was_unseen(entry: *mut Call, call: &Return, stream: *mut Stream) -> bool {
+    let seen = match call.direction {
+        Direction::Sent if call.source as u8 == Source::Tcp as u8 => return false,
+        Direction::Sent => SENDER,
+        Direction::Received => READER,
+    };
+    // SAFETY: the caller passes live map values.
+    unsafe {
+        if call.result <= 0 || (*stream).flags & seen == 0 || !scope::watches_current() {
+            return false;
+        }
+        prepare(entry, call.object, call.source, call.direction);
+        (*entry).size = call.result as u64;
+        (*entry).flags = UNSEEN;
+    }
+    true
 }
 
 /// Works off the return of `call` on `stream`.
@@ -252,11 +327,11 @@ unsafe fn plan(call: *mut Call, stream: *mut Stream, returned: u64, position: u6
         }
         let missing = if copied_elsewhere(call, stream, returned, position) {
             AT_OTHER_END
-        } else if (*call).flags & (OPAQUE | UNKNOWN) != 0 {
-            let reason = if (*call).flags & OPAQUE != 0 {
-                DropReason::Opaque
-            } else {
-                DropReason::UnknownIterator
+        } else if (*call).flags & (OPAQUE | UNKNOWN | UNSEEN) != 0 {
+            let reason = match (*call).flags & (OPAQUE | UNKNOWN) {
+                0 => DropReason::Unprobed,
+                OPAQUE => DropReason::Opaque,
+                _ => DropReason::UnknownIterator,
             };
             emit::count(reason, returned);
             reason as u8
@@ -296,6 +371,9 @@ unsafe fn copied_elsewhere(call: *mut Call, stream: *mut Stream, returned: u64, 
     unsafe {
         let (source, end) = ((*call).source as u8, position + returned);
         if (*call).direction as u8 == Direction::Sent as u8 {
+            if (*call).flags & UNSEEN != 0 && reader_in_sight(stream, source) {
+                return true;
+            }
             (*stream).promised = end;
             if (*call).flags & LEFT_TO_READER != 0 {
                 (*stream).left_to = end;

@@ -23,6 +23,7 @@ pub static SETTINGS: Settings = Settings {
     cgroups: 0,
     processes: 0,
     cookies: 0,
+    returns: 0,
 };
 
 const fn zeroed_layout() -> Layout {

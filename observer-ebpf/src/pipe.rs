@@ -22,7 +22,7 @@ use observer_common::{
 };
 
 use crate::{
-    call::{self, Call},
+    call::{self, Call, Return},
     emit, iterator,
     kernel::{Access, Typed, offset, read},
     maps::STREAMS,
@@ -47,7 +47,12 @@ pub fn pipe_read_entry(ctx: FEntryContext) -> i32 {
 
 #[fexit]
 pub fn pipe_read_return(ctx: FExitContext) -> i32 {
-    returned(ctx.arg(0), result(&ctx))
+    returned(Direction::Received, ctx.arg(0), result(&ctx), false)
+}
+
+#[fexit]
+pub fn pipe_read_return_again(ctx: FExitContext) -> i32 {
+    returned(Direction::Received, ctx.arg(0), result(&ctx), true)
 }
 
 // ssize_t pipe_write(struct kiocb *iocb, struct iov_iter *from)      5.10 to 6.12
@@ -59,7 +64,12 @@ pub fn pipe_write_entry(ctx: FEntryContext) -> i32 {
 
 #[fexit]
 pub fn pipe_write_return(ctx: FExitContext) -> i32 {
-    returned(ctx.arg(0), result(&ctx))
+    returned(Direction::Sent, ctx.arg(0), result(&ctx), false)
+}
+
+#[fexit]
+pub fn pipe_write_return_again(ctx: FExitContext) -> i32 {
+    returned(Direction::Sent, ctx.arg(0), result(&ctx), true)
 }
 
 // int pipe_release(struct inode *inode, struct file *file)           5.10 to 7.3
@@ -107,10 +117,35 @@ fn entered(direction: Direction, iocb: u64, iter: u64) -> i32 {
 }
 
 #[inline(always)]
-fn returned(iocb: u64, result: i64) -> i32 {
+fn returned(direction: Direction, iocb: u64, result: i64, again: bool) -> i32 {
     let file: u64 = Typed::load(iocb + offset!(kiocb_file));
-    call::returned(Typed::load(file + offset!(file_private_data)), result, totals::position);
+    let pipe = Typed::load(file + offset!(file_private_data));
+    let call = Return {
+        object: pipe,
+        source: Source::Pipe,
+        direction,
+        result,
+        again,
+    };
+    call::returned(&call, |stream, direction, bytes| {
+        position(pipe, stream, direction, bytes)
+    });
     0
+}
+
+/// Where the bytes of a call on the pipe at `object` began; counts them.
+#[inline(always)]
+pub fn position(object: u64, stream: *mut Stream, direction: u8, bytes: u64) -> u64 {
+    if direction == Direction::Sent as u8 {
+        return totals::position(stream, direction, bytes);
+    }
+    totals::position_read(stream, stream, bytes, || is_empty(object))
+}
+
+/// Whether there is nothing to read from the pipe at `object`.
+#[inline(always)]
+fn is_empty(object: u64) -> bool {
+    read::<u32>(object + offset!(pipe_head)) == read::<u32>(object + offset!(pipe_tail))
 }
 
 /// Lets a call on the pipe `call.object` begin, whose inode has `number`; `known` is its stream where that is in sight.
@@ -126,7 +161,7 @@ pub unsafe fn begin(call: *mut Call, known: Option<*mut Stream>, number: u64) ->
                 STREAMS.get_ptr_mut(&object).ok_or(DropReason::TableFull)?
             }
         };
-        if totals::are_apart(stream, (*call).direction) {
+        if totals::are_apart(stream, stream, (*call).direction, || is_empty(object)) {
             meet_pipe(object, (*call).direction, (*call).total);
         }
         call::begin(call, stream, (*stream).sent);

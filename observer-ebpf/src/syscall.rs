@@ -3,7 +3,7 @@
 //! | hook | kernels | records |
 //! |---|---|---|
 //! | tracepoint `sys_enter` | all | Opened; Closed, of a pipe or unix socket whose last descriptor is closed |
-//! | tracepoint `sys_exit` | all | Data; Mapped |
+//! | tracepoint `sys_exit` | all | Data; Mapped, KernelTls |
 //! | raw tracepoint `inet_sock_set_state` | all | Closed, of TCP |
 //!
 //! Typed tracepoints from 5.11, raw ones before: half of what there is to read on the way from a descriptor to its file is then a
@@ -26,7 +26,7 @@ use crate::{
     maps::STREAMS,
     pipe, scope,
     stream::{self, Stream},
-    tcp, tls, totals, unix,
+    tcp, tls, unix,
 };
 
 /// `S_IFMT`, `S_IFIFO` and `S_IFSOCK` of `include/uapi/linux/stat.h`.
@@ -39,6 +39,9 @@ const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 const SOCK_STREAM: u16 = 1;
 const IPPROTO_TCP: u16 = 6;
+/// `SOL_TCP` of `include/linux/socket.h` and `TCP_ULP` of `include/uapi/linux/tcp.h`.
+const SOL_TCP: u32 = 6;
+const TCP_ULP: u32 = 31;
 /// `TCP_CLOSE` of `include/net/tcp_states.h`.
 const TCP_CLOSE: u32 = 7;
 /// Messages of one `sendmmsg` or `recvmmsg` that are followed.
@@ -115,11 +118,17 @@ fn returns<A: Access>(regs: u64, result: i64) -> i32 {
         mapped::<A>(regs, result);
         return 0;
     }
+    if number == arch::SETSOCKOPT {
+        option_set::<A>(regs, result);
+        return 0;
+    }
     if arch::classify(number).is_none() {
         return 0;
     }
     let mut call = call::entry();
-    if call.is_none() && result > 0 && scope::watches_current() && !compat::<A>() {
+    // SAFETY: this thread's entry.
+    let begun = call.is_some_and(|call| unsafe { (*call).object != 0 });
+    if !begun && result > 0 && scope::watches_current() && !compat::<A>() {
         if let Some([descriptor, address, count]) = moving::<A>(regs, number) {
             begun_before_us(number, file::<A>(descriptor), address, count, result as u64);
         }
@@ -137,6 +146,17 @@ fn mapped<A: Access>(regs: u64, result: i64) {
     let [_, _, protection] = arch::arguments::<A>(regs);
     if protection & tls::PROT_EXEC != 0 && arch::fifth_argument::<A>(regs) as i32 >= 0 {
         tls::mapped(result);
+    }
+}
+
+/// `setsockopt(sockfd, level, optname, optval, optlen)` has returned.
+#[inline(always)]
+fn option_set<A: Access>(regs: u64, result: i64) {
+    let [_, level, option] = arch::arguments::<A>(regs);
+    if (level as u32, option as u32) == (SOL_TCP, TCP_ULP)
+        && let Some(name) = read_user(arch::fourth_argument::<A>(regs))
+    {
+        tls::upper_layer_set(result, name);
     }
 }
 
@@ -307,6 +327,7 @@ fn entered<A: Access>(regs: u64, number: u64) -> Result<(), DropReason> {
             return Err(DropReason::Compat);
         }
         let call = call::idle()?;
+        (*call).object = call::OTHER;
         match moving {
             Some([_, address, count]) => begin(call, number, file, address, count, 0),
             None => Ok(()),
@@ -352,7 +373,7 @@ unsafe fn begin(
         call::prepare(call, object.address, object.source, direction);
         (*call).total = moved;
         if !describe(call, shape, address, count) {
-            (*call).object = 0;
+            (*call).object = call::OTHER;
             return Ok(());
         }
         match object.source {
@@ -363,8 +384,9 @@ unsafe fn begin(
     }
 }
 
-/// The first return of a thread whose entry was not seen: it was in this call when the observer came. The registers still hold
-/// the arguments. A function of its own, since the verifier then looks at it once.
+/// The return of a call that was not seen to begin: its thread was in it when the observer came or when it came into scope, or the
+/// kernel did not run the program, as another task was in the middle of it on this processor (7.x). The registers still hold the
+/// arguments. A function of its own, since the verifier then looks at it once.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn begun_before_us(number: u64, file: u64, address: u64, count: u64, moved: u64) -> u64 {
@@ -384,6 +406,9 @@ fn returned(call: *mut Call, result: i64) {
             return;
         }
         (*call).object = 0;
+        if object == call::OTHER {
+            return;
+        }
         let result = if (*call).messages != 0 && result > 0 {
             sum(call, result as u64)
         } else {
@@ -395,8 +420,10 @@ fn returned(call: *mut Call, result: i64) {
             call::finish(call, stream, result, |stream, direction, bytes| {
                 if (*call).source == Source::Tcp as u64 {
                     tcp::position(object, stream, direction, bytes)
+                } else if (*call).source == Source::Pipe as u64 {
+                    pipe::position(object, stream, direction, bytes)
                 } else {
-                    totals::position(stream, direction, bytes)
+                    unix::position(object, stream, direction, bytes)
                 }
             });
         }

@@ -24,7 +24,7 @@ use observer_common::{
 };
 
 use crate::{
-    call::{self, Call},
+    call::{self, Call, Return},
     emit, iterator,
     kernel::{offset, read},
     maps::{CONNECTIONS, STREAMS},
@@ -49,12 +49,23 @@ pub fn tcp_send_entry(ctx: FEntryContext) -> i32 {
 
 #[fexit(function = "tcp_sendmsg")]
 pub fn tcp_send_return(ctx: FExitContext) -> i32 {
+    sent(&ctx, false)
+}
+
+#[fexit(function = "tcp_sendmsg")]
+pub fn tcp_send_return_again(ctx: FExitContext) -> i32 {
+    sent(&ctx, true)
+}
+
+#[inline(always)]
+fn sent(ctx: &FExitContext, again: bool) -> i32 {
     // SAFETY: a context of three arguments and a return value, eight bytes each.
-    returned(ctx.arg(0), unsafe { ctx.as_ptr().cast::<i64>().add(3).read() })
+    let result = unsafe { ctx.as_ptr().cast::<i64>().add(3).read() };
+    returned(Direction::Sent, ctx.arg(0), result, again)
 }
 
 macro_rules! receive {
-    ($entry:ident, $return:ident, $flags:literal, $arguments:literal) => {
+    ($entry:ident, $flags:literal) => {
         #[fentry(function = "tcp_recvmsg")]
         pub fn $entry(ctx: FEntryContext) -> i32 {
             let flags: u32 = ctx.arg($flags);
@@ -64,7 +75,8 @@ macro_rules! receive {
                 entered(Direction::Received, ctx.arg(0), ctx.arg(1))
             }
         }
-
+    };
+    ($return:ident, $flags:literal, $arguments:literal, $again:literal) => {
         #[fexit(function = "tcp_recvmsg")]
         pub fn $return(ctx: FExitContext) -> i32 {
             let flags: u32 = ctx.arg($flags);
@@ -72,19 +84,24 @@ macro_rules! receive {
                 return 0;
             }
             // SAFETY: a context of as many arguments and a return value, eight bytes each.
-            returned(ctx.arg(0), unsafe {
-                ctx.as_ptr().cast::<i64>().add($arguments).read()
-            })
+            let result = unsafe { ctx.as_ptr().cast::<i64>().add($arguments).read() };
+            returned(Direction::Received, ctx.arg(0), result, $again)
         }
     };
 }
 
 // int tcp_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int nonblock, int flags, int *addr_len) 5.10 to 5.18
-receive!(tcp_receive6_entry, tcp_receive6_return, 4, 6);
+receive!(tcp_receive6_entry, 4);
+receive!(tcp_receive6_return, 4, 6, false);
+receive!(tcp_receive6_return_again, 4, 6, true);
 // int tcp_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int flags, int *addr_len)               5.19 to 6.17
-receive!(tcp_receive5_entry, tcp_receive5_return, 3, 5);
+receive!(tcp_receive5_entry, 3);
+receive!(tcp_receive5_return, 3, 5, false);
+receive!(tcp_receive5_return_again, 3, 5, true);
 // int tcp_recvmsg(struct sock *sk, struct msghdr *msg, size_t size, int flags)                             from 6.18
-receive!(tcp_receive4_entry, tcp_receive4_return, 3, 4);
+receive!(tcp_receive4_entry, 3);
+receive!(tcp_receive4_return, 3, 4, false);
+receive!(tcp_receive4_return_again, 3, 4, true);
 
 // void tcp_close(struct sock *sk, long timeout)                                                            5.10 to 7.3
 #[fentry(function = "tcp_close")]
@@ -117,9 +134,17 @@ fn entered(direction: Direction, sock: u64, message: u64) -> i32 {
 }
 
 #[inline(always)]
-fn returned(sock: u64, result: i64) -> i32 {
+fn returned(direction: Direction, sock: u64, result: i64, again: bool) -> i32 {
     // The kernel function returns an `int`.
-    call::returned(sock, i64::from(result as i32), |stream, direction, bytes| {
+    let result = i64::from(result as i32);
+    let call = Return {
+        object: sock,
+        source: Source::Tcp,
+        direction,
+        result,
+        again,
+    };
+    call::returned(&call, |stream, direction, bytes| {
         position(sock, stream, direction, bytes)
     });
     0

@@ -20,7 +20,7 @@ use observer_common::{
 };
 
 use crate::{
-    call::{self, Call},
+    call::{self, Call, Return},
     emit, iterator,
     kernel::{Access, Typed, offset, read},
     maps::STREAMS,
@@ -41,8 +41,19 @@ pub fn unix_send_entry(ctx: FEntryContext) -> i32 {
 
 #[fexit(function = "unix_stream_sendmsg")]
 pub fn unix_send_return(ctx: FExitContext) -> i32 {
+    sent(&ctx, false)
+}
+
+#[fexit(function = "unix_stream_sendmsg")]
+pub fn unix_send_return_again(ctx: FExitContext) -> i32 {
+    sent(&ctx, true)
+}
+
+#[inline(always)]
+fn sent(ctx: &FExitContext, again: bool) -> i32 {
     // SAFETY: a context of three arguments and a return value, eight bytes each.
-    returned(ctx.arg(0), unsafe { ctx.as_ptr().cast::<i64>().add(3).read() })
+    let result = unsafe { ctx.as_ptr().cast::<i64>().add(3).read() };
+    returned(Direction::Sent, ctx.arg(0), result, again)
 }
 
 // int unix_stream_recvmsg(struct socket *sock, struct msghdr *msg, size_t size, int flags)    5.10 to 7.3
@@ -57,12 +68,23 @@ pub fn unix_receive_entry(ctx: FEntryContext) -> i32 {
 
 #[fexit(function = "unix_stream_recvmsg")]
 pub fn unix_receive_return(ctx: FExitContext) -> i32 {
+    received(&ctx, false)
+}
+
+#[fexit(function = "unix_stream_recvmsg")]
+pub fn unix_receive_return_again(ctx: FExitContext) -> i32 {
+    received(&ctx, true)
+}
+
+#[inline(always)]
+fn received(ctx: &FExitContext, again: bool) -> i32 {
     let flags: u32 = ctx.arg(3);
     if flags & IGNORED_FLAGS != 0 {
         return 0;
     }
     // SAFETY: a context of four arguments and a return value, eight bytes each.
-    returned(ctx.arg(0), unsafe { ctx.as_ptr().cast::<i64>().add(4).read() })
+    let result = unsafe { ctx.as_ptr().cast::<i64>().add(4).read() };
+    returned(Direction::Received, ctx.arg(0), result, again)
 }
 
 // int unix_release(struct socket *sock)                                                       5.10 to 7.3
@@ -98,14 +120,41 @@ fn entered(direction: Direction, socket: u64, message: u64) -> i32 {
 }
 
 #[inline(always)]
-fn returned(socket: u64, result: i64) -> i32 {
+fn returned(direction: Direction, socket: u64, result: i64, again: bool) -> i32 {
+    let sock = Typed::load(socket + offset!(socket_sk));
     // The kernel function returns an `int`.
-    call::returned(
-        Typed::load(socket + offset!(socket_sk)),
-        i64::from(result as i32),
-        totals::position,
-    );
+    let result = i64::from(result as i32);
+    let call = Return {
+        object: sock,
+        source: Source::Unix,
+        direction,
+        result,
+        again,
+    };
+    call::returned(&call, |stream, direction, bytes| {
+        position(sock, stream, direction, bytes)
+    });
     0
+}
+
+/// Where the bytes of a call on the socket at `sock` began; counts them.
+#[inline(always)]
+pub fn position(sock: u64, stream: *mut Stream, direction: u8, bytes: u64) -> u64 {
+    // SAFETY: callers pass a live map value.
+    let peer = unsafe { call::other_end(stream, Source::Unix as u8) };
+    if direction == Direction::Received as u8
+        && let Some(peer) = peer
+    {
+        return totals::position_read(peer, stream, bytes, || is_empty(sock));
+    }
+    totals::position(stream, direction, bytes)
+}
+
+/// Whether there is nothing to read from the socket at `sock`.
+#[inline(always)]
+fn is_empty(sock: u64) -> bool {
+    let queue = sock + offset!(sock_receive_queue);
+    read::<u64>(queue + offset!(skb_next)) == queue
 }
 
 /// Lets a call on the socket `call.object` begin, whose inode has `number`; `known` is its stream where that is in sight.
@@ -130,8 +179,16 @@ pub unsafe fn begin(call: *mut Call, known: Option<*mut Stream>, number: u64) ->
                 stream
             }
         };
-        if totals::are_apart(stream, (*call).direction) {
-            meet_unix(object, (*call).direction, (*call).total);
+        let direction = (*call).direction;
+        let are_apart = |peer| {
+            if direction == Direction::Sent as u64 {
+                totals::are_apart(stream, peer, direction, || false)
+            } else {
+                totals::are_apart(peer, stream, direction, || is_empty(object))
+            }
+        };
+        if call::other_end(stream, Source::Unix as u8).is_some_and(are_apart) {
+            meet_unix(object, direction, (*call).total);
         }
         call::begin(call, stream, (*stream).sent);
     }

@@ -50,6 +50,16 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Has a process enter the group.
+    pub(crate) fn take_in(&self, process: i32) -> Result<()> {
+        enter(&self.path, process)
+    }
+
+    /// Has a process leave it for the group above.
+    pub(crate) fn let_out(&self, process: i32) -> Result<()> {
+        enter(self.path.parent().context("a control group below none")?, process)
+    }
+
     /// Microseconds of CPU that its processes have used, those that ended among them.
     pub(crate) fn cpu_us(&self) -> Result<f64> {
         let text = fs::read_to_string(self.path.join("cpu.stat"))?;
@@ -62,6 +72,11 @@ impl Cgroup {
         let text = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
         text.lines().filter_map(|line| line.parse().ok()).collect()
     }
+}
+
+fn enter(group: &Path, process: i32) -> Result<()> {
+    fs::write(group.join("cgroup.procs"), process.to_string())
+        .with_context(|| format!("process {process} cannot enter {}", group.display()))
 }
 
 impl Drop for Cgroup {

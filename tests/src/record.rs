@@ -52,6 +52,8 @@ pub(crate) struct Process {
 pub(crate) struct Timing {
     pub(crate) vantage: String,
     pub(crate) client_ms: Option<f64>,
+    /// From the request's writing to its reading: known where both were seen.
+    pub(crate) queue_ms: Option<f64>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -13,6 +13,8 @@ struct Function {
     targets: &'static [&'static str],
     /// The number of arguments of the prototype that the program was written for; `None` where there is but one.
     arguments: Option<usize>,
+    /// Whether it does what another does, for kernels that leave programs out.
+    again: bool,
 }
 
 const fn function(program: &'static str, targets: &'static [&'static str]) -> Function {
@@ -20,6 +22,14 @@ const fn function(program: &'static str, targets: &'static [&'static str]) -> Fu
         program,
         targets,
         arguments: None,
+        again: false,
+    }
+}
+
+const fn again(program: &'static str, targets: &'static [&'static str]) -> Function {
+    Function {
+        again: true,
+        ..function(program, targets)
     }
 }
 
@@ -28,6 +38,7 @@ const fn variant(program: &'static str, arguments: usize) -> Function {
         program,
         targets: &["tcp_recvmsg"],
         arguments: Some(arguments),
+        again: false,
     }
 }
 
@@ -38,20 +49,37 @@ const PIPE_WRITE: &[&str] = &["anon_pipe_write", "pipe_write"];
 /// The function backend. Sending comes first, so that a writer is always in sight before its reader.
 const FUNCTIONS: &[Function] = &[
     function("pipe_write_return", PIPE_WRITE),
+    again("pipe_write_return_again", PIPE_WRITE),
     function("pipe_write_entry", PIPE_WRITE),
     function("unix_send_return", &["unix_stream_sendmsg"]),
+    again("unix_send_return_again", &["unix_stream_sendmsg"]),
     function("unix_send_entry", &["unix_stream_sendmsg"]),
     function("tcp_send_return", &["tcp_sendmsg"]),
+    again("tcp_send_return_again", &["tcp_sendmsg"]),
     function("tcp_send_entry", &["tcp_sendmsg"]),
     function("pipe_read_return", PIPE_READ),
+    again("pipe_read_return_again", PIPE_READ),
     function("pipe_read_entry", PIPE_READ),
     function("unix_receive_return", &["unix_stream_recvmsg"]),
+    again("unix_receive_return_again", &["unix_stream_recvmsg"]),
     function("unix_receive_entry", &["unix_stream_recvmsg"]),
     variant("tcp_receive4_return", 4),
+    Function {
+        again: true,
+        ..variant("tcp_receive4_return_again", 4)
+    },
     variant("tcp_receive4_entry", 4),
     variant("tcp_receive5_return", 5),
+    Function {
+        again: true,
+        ..variant("tcp_receive5_return_again", 5)
+    },
     variant("tcp_receive5_entry", 5),
     variant("tcp_receive6_return", 6),
+    Function {
+        again: true,
+        ..variant("tcp_receive6_return_again", 6)
+    },
     variant("tcp_receive6_entry", 6),
     function("pipe_release_entry", &["pipe_release"]),
     function("unix_release_entry", &["unix_release"]),
@@ -100,6 +128,18 @@ pub(super) fn trampolines() -> Result<(), String> {
             "this kernel's trampolines are absent or may crash when they are taken away (no {SAFE_TRAMPOLINES})"
         ))
     }
+}
+
+/// Whether this kernel leaves programs out: it does not run one on a processor where another task is in the middle of it, which is
+/// only where it preempts tasks inside itself. From 7.0 on it always does, before that it is a choice made at its build or boot.
+pub(super) fn leaves_programs_out() -> bool {
+    let read = |file| std::fs::read_to_string(file).unwrap_or_default();
+    let release = read("/proc/sys/kernel/osrelease");
+    let major = release.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    let chosen = |text: String, words: &[&str]| text.split_whitespace().any(|word| words.contains(&word));
+    major.is_some_and(|major| major >= 7)
+        || chosen(read("/proc/version"), &["PREEMPT", "PREEMPT_LAZY", "PREEMPT_RT"])
+        || chosen(read("/proc/cmdline"), &["preempt=full", "preempt=lazy"])
 }
 
 /// Attaches the programs of one backend; the other programs stay unloaded.
@@ -160,14 +200,14 @@ fn tracepoints(ebpf: &mut Ebpf, table: &[(&str, &str)], mut probes: Vec<Probe>) 
 fn functions(ebpf: &mut Ebpf, kernel: &Kernel) -> Result<Vec<Probe>> {
     trampolines().map_err(|reason| anyhow!(reason))?;
     let btf = Btf::from_sys_fs().context("the kernel's type information cannot be read")?;
-    let mut loaded = Vec::new();
+    let (mut loaded, twice) = (Vec::new(), leaves_programs_out());
     for hook in FUNCTIONS {
         let target = kernel.first_function(hook.targets);
         let Some(target) = target else {
             return Err(anyhow!("this kernel has no function {}", hook.targets.join(" or ")));
         };
         let arguments = kernel.arguments(target);
-        if hook.arguments.is_some() && hook.arguments != arguments {
+        if hook.arguments.is_some() && hook.arguments != arguments || hook.again && !twice {
             continue;
         }
         let result = match find(ebpf, hook.program)? {

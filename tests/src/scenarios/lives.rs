@@ -13,6 +13,7 @@ use crate::compare::Rules;
 use crate::lab::Lab;
 use crate::observer::probes_of_the_kernel;
 use crate::peer::{Client, Pair, Program, Server, Transport};
+use crate::record::Record;
 use crate::truth::Truth;
 
 pub(super) const TESTS: &[Test] = &[
@@ -30,6 +31,7 @@ pub(super) const TESTS: &[Test] = &[
     }),
     ("lives::a server that ends in mid-call", server_crashes),
     ("lives::the observer started in mid-session", mid_session),
+    ("lives::one end out of scope for a while", out_of_scope),
     ("lives::a thousand stdio servers in a row", thousand_servers),
     ("lives::SIGTERM under load", stopped_under_load),
     ("lives::kill -9 of the observer", observer_killed),
@@ -164,6 +166,49 @@ fn mid_session(stage: &Stage) -> Result<()> {
         );
     }
     stage.settle(observer, &accounts)
+}
+
+/// What a server reads and writes meanwhile is seen at its client's end alone, and all at both ends when it is back, where it waits for
+/// a request in a call that was not seen to begin.
+fn out_of_scope(stage: &Stage) -> Result<()> {
+    let observer = stage.observe(&[])?;
+    let truth = stage.lab.file("truth.jsonl");
+    let path = truth.to_string_lossy().into_owned();
+    let words = ["tiny-client", "--truth", &path, "--calls", "15", "--pause-ms", "300"];
+    let mut client = stage.tiny(&words)?;
+    let answered = |calls: usize| {
+        let enough = || (Truth::read(&truth).ok()?.answered() >= calls).then_some(());
+        wait_until(stage.lab.limit(30), enough).context("the client does not go on")
+    };
+    answered(5)?;
+    let server = *stage
+        .children(client.pid())
+        .first()
+        .context("a client without a server")?;
+    stage.cgroup.let_out(server)?;
+    answered(10)?;
+    stage.cgroup.take_in(server)?;
+    // Its calls have the ids 0, 1, 2, … The first may be read while the kernel is still in the client's write: then it is not known
+    // yet what was left out.
+    let back = Truth::read(&truth)?.answered() + 1;
+    client.finish(stage.lab.limit(60))?;
+    let calls = Truth::read(&truth)?.calls.len();
+    let records = observer
+        .reader()
+        .wait_for(&[(client.pid(), calls)], stage.lab.limit(10))?;
+    let id = |record: &Record| record.mcp.request_id.as_ref()?.parse().ok();
+    let at_both = |record: &&Record| record.timing.queue_ms.is_some() && id(record).is_some_and(|id: usize| id >= back);
+    let seen = records.iter().filter(at_both).count();
+    ensure!(
+        seen == calls - back,
+        "of {calls} calls {} were made when it was back, of which {seen} were seen at both ends",
+        calls - back
+    );
+    let account = Account {
+        truth,
+        rules: Rules::default(),
+    };
+    stage.settle(observer, &[account])
 }
 
 fn thousand_servers(stage: &Stage) -> Result<()> {
