@@ -70,8 +70,8 @@ pub(crate) struct Underlay {
     threads: Recent<u32, Thread>,
     /// Processes whose plain text is seen.
     processes: Recent<Pid, ()>,
-    /// What was last written into connections whose other end is not known, and that end.
-    written: Recent<u64, Place>,
+    /// What was last written into connections, and read, whose other end is not known or on its way, and that end.
+    passed: Recent<u64, Place>,
     /// Sessions of which something waits, the oldest first.
     waiting: Vec<(Timestamp, StreamKey)>,
     /// Sessions that may be moved, and those that were.
@@ -89,7 +89,7 @@ impl Default for Underlay {
             sockets: Recent::new(MAX_REMEMBERED),
             threads: Recent::new(MAX_REMEMBERED),
             processes: Recent::new(MAX_REMEMBERED),
-            written: Recent::new(MAX_REMEMBERED),
+            passed: Recent::new(MAX_REMEMBERED),
             waiting: Vec::new(),
             movable: Recent::new(MAX_REMEMBERED),
             moved: Recent::new(MAX_REMEMBERED),
@@ -127,8 +127,9 @@ impl Underlay {
         }
         if let Some((link, end)) = session.socket {
             let other = self.sockets.get(&link).and_then(|socket| socket.sessions[1 - end]);
-            if other.is_none() && data.direction == Direction::Sent && data.bytes.len() >= LEAST_KNOWN_AGAIN {
-                *self.written.entry(digest(data), || (link, 1 - end)) = (link, 1 - end);
+            let wanted = other.map_or(data.direction == Direction::Sent, |other| self.is_on_its_way(other));
+            if wanted && data.bytes.len() >= LEAST_KNOWN_AGAIN {
+                *self.passed.entry(digest(data, data.direction), || (link, 1 - end)) = (link, 1 - end);
             }
             return Vec::new();
         }
@@ -240,20 +241,28 @@ impl Underlay {
         Vec::new()
     }
 
-    /// The end of a connection at which a session reads what was written at the other.
+    /// The end of a connection at which a session reads what was written at the other, or writes what was read there.
     fn known_again(&self, key: StreamKey) -> Option<Place> {
-        let session = self.sessions.get(&key)?;
-        let read = session
-            .held
-            .iter()
-            .filter(|data| data.direction == Direction::Received && data.bytes.len() >= LEAST_KNOWN_AGAIN);
-        let mut places = read.filter_map(|data| self.written.get(&digest(data)));
-        let free = |(link, end): &&Place| {
-            self.sockets
-                .get(link)
-                .is_some_and(|socket| socket.sessions[*end].is_none())
+        let held = &self.sessions.get(&key)?.held;
+        let told = held.iter().filter(|data| data.bytes.len() >= LEAST_KNOWN_AGAIN);
+        let mut places = told.filter_map(|data| {
+            let there = match data.direction {
+                Direction::Sent => Direction::Received,
+                Direction::Received => Direction::Sent,
+            };
+            self.passed.get(&digest(data, there))
+        });
+        let may_be = |(link, end): &&Place| {
+            let session = self.sockets.get(link).and_then(|socket| socket.sessions[*end]);
+            session.map_or_else(|| self.is_free((*link, *end)), |other| self.is_on_its_way(other))
         };
-        places.find(free).copied()
+        places.find(may_be).copied()
+    }
+
+    /// Whether it is not known which session is at an end of a socket.
+    fn is_free(&self, (link, end): Place) -> bool {
+        let socket = self.sockets.get(&link);
+        socket.is_some_and(|socket| socket.sessions[end].is_none())
     }
 
     /// A session is its own call: what it has read comes out.
@@ -390,7 +399,12 @@ impl Pipeline {
     /// What a session has read has waited long enough for its socket: it is the other view of a call, or read without.
     fn settle(&mut self, key: StreamKey) {
         if let Some(place) = self.underlay.known_again(key) {
-            self.bind(key, place);
+            if self.underlay.session_at(key, place) != key {
+                return self.follow_moves();
+            }
+            if self.underlay.is_free(place) {
+                self.bind(key, place);
+            }
         }
         if self.underlay.role(key) == Role::Unknown {
             self.work_off(key);
@@ -466,9 +480,10 @@ fn is_record(bytes: &[u8]) -> bool {
     matches!(bytes, [20..=23, 3, 0..=4, ..])
 }
 
-/// What a call that moved plain text is known by.
-fn digest(data: &Data) -> u64 {
+/// What a call that moved plain text is known by, at the end where it went that way.
+fn digest(data: &Data, direction: Direction) -> u64 {
     let mut hasher = FxHasher::default();
+    hasher.write_usize(way(direction));
     hasher.write_u32(data.span);
     hasher.write(&data.bytes[..data.bytes.len().min(MOST_COMPARED)]);
     hasher.finish()

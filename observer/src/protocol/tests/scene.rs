@@ -28,6 +28,8 @@ pub(super) enum Line {
 pub(super) struct Scene {
     pub(super) pipeline: Pipeline,
     pub(super) now: u64,
+    /// Which of its threads a process uses.
+    pub(super) thread: u32,
     positions: HashMap<Line, u64>,
 }
 
@@ -40,6 +42,7 @@ impl Scene {
         Self {
             pipeline: Pipeline::new(limits),
             now: 1_000 * MILLI,
+            thread: 0,
             positions: HashMap::new(),
         }
     }
@@ -124,7 +127,7 @@ impl Scene {
             bytes: Bytes::copy_from_slice(bytes),
             missing,
             pid: Pid(pid),
-            tid: pid,
+            tid: pid + self.thread,
             entered: Some(Timestamp(self.now - 20 * MICRO)),
             returned: Timestamp(self.now),
         }));

@@ -298,6 +298,41 @@ fn a_session_that_is_moved_after_its_handshake_is_one() {
 }
 
 #[test]
+fn a_session_that_is_moved_when_its_socket_is_muted_is_one() {
+    for pause in [0, 1_000_000_000] {
+        let mut scene = Scene::new();
+        scene.socket(1, 2, Source::Tcp);
+        let on = |session| Connection {
+            sockets: [1, 2],
+            sessions: [6, session],
+        };
+        on(3).open_sessions(&mut scene);
+        let [request, answer] = Connection::messages(1);
+        on(3).say(&mut scene, 0, &request, true);
+        scene.thread = 1;
+        scene.open(4, None, Source::Tls);
+        let talk = |scene: &mut Scene, from: usize, text: &str| {
+            on(4).plain(scene, PIDS[from], from, Direction::Sent, text);
+            on(4).plain(scene, PIDS[1 - from], 1 - from, Direction::Received, text);
+        };
+        talk(&mut scene, 1, &answer);
+        scene.wait(pause);
+        for id in 2..=4 {
+            let [request, answer] = Connection::messages(id);
+            talk(&mut scene, 0, &request);
+            talk(&mut scene, 1, &answer);
+        }
+        scene.wait(1_000_000_000);
+        let calls: Vec<_> = scene.calls().iter().map(parties).collect();
+        assert_eq!(
+            calls,
+            [(Some(Pid(CLIENT)), Some(Pid(SERVER)), true); 4],
+            "after {pause} ns"
+        );
+    }
+}
+
+#[test]
 fn a_muted_socket_is_looked_at_again_when_plain_text_is_seen() {
     let mut scene = Scene::new();
     let connection = Connection::encrypted(&mut scene, 1);

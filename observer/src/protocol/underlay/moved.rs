@@ -18,6 +18,12 @@ impl Underlay {
         self.moved.get(&key).map(|moved| moved.first)
     }
 
+    /// Whether a session may still be moved: where it stays it both reads and writes.
+    pub(super) fn is_on_its_way(&self, key: StreamKey) -> bool {
+        let session = self.sessions.get(&key);
+        self.movable.contains(&key) && session.is_some_and(|session| session.moved.contains(&0))
+    }
+
     /// Makes what was seen after a session was moved a part of what it was before.
     pub(super) fn rename(&self, data: &mut Data) {
         if let Some(moved) = self.moved.get(&data.key) {
