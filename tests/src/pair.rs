@@ -121,6 +121,15 @@ impl Server {
         }
     }
 
+    /// The TLS library in it.
+    pub(crate) fn tls_library(self) -> &'static str {
+        match self {
+            Self::Py23 | Self::Py130 | Self::NodeSdk | Self::NodeV2 | Self::Everything => "openssl",
+            Self::Rmcp => "rustls",
+            Self::Go | Self::Grafana => "go",
+        }
+    }
+
     /// Tells whether it is of the same SDK as `client`.
     fn is_likeness(self, client: Client) -> bool {
         match client {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use libtest_mimic::Trial;
 
 use super::{Stage, agree, tls, told};
-use crate::clock::wall_lead_ns;
+use crate::clock::{wait_until, wall_lead_ns};
 use crate::compare::{Rules, compare, unclaimed};
 use crate::lab::{Counts, Lab, Pairs};
 use crate::observer::Observer;
@@ -43,6 +43,8 @@ struct State {
     observer: Option<(Arc<Stage>, Observer)>,
     /// A process of each of those programs.
     idle: Vec<Program>,
+    /// Processes that listen or are idle, by the TLS library in them.
+    with_tls: BTreeMap<&'static str, u32>,
     /// Why it could not be started: the other pairs need not try again.
     refusal: Option<String>,
 }
@@ -70,6 +72,7 @@ pub(super) fn trials(lab: &Arc<Lab>, wanted: impl Fn(&str) -> bool) -> Vec<Trial
         clients: Vec::new(),
         observer: None,
         idle: Vec::new(),
+        with_tls: BTreeMap::new(),
         refusal: None,
     };
     let shared = Arc::new(Shared {
@@ -114,8 +117,24 @@ impl Shared {
         let mut seat = locked(seat);
         if seat.server.is_none() {
             seat.server = Some(Arc::new(stage.listen(pair)?));
+            if pair.transport.has_tls() {
+                self.wait_for_probes(stage, pair.server.tls_library())?;
+            }
         }
         Ok(seat.server.clone())
+    }
+
+    /// Waits until one more server has its probes; others may end meanwhile.
+    fn wait_for_probes(&self, stage: &Stage, library: &'static str) -> Result<()> {
+        *self.state().with_tls.entry(library).or_default() += 1;
+        let labels = format!("library=\"{library}\",state=\"attached\"");
+        let attached = || {
+            let state = self.state();
+            let (_, observer) = state.observer.as_ref()?;
+            let processes = observer.metric("mcp_observer_tls_processes", &labels).ok()?;
+            (processes >= f64::from(*state.with_tls.get(library)?)).then_some(())
+        };
+        wait_until(stage.lab.limit(20), attached).with_context(|| format!("a server has no probes on its {library}"))
     }
 
     /// A pair is done with its server, which ends with the last.
@@ -123,8 +142,9 @@ impl Shared {
         if let Some(seat) = self.servers.get(&place(pair)) {
             let mut seat = locked(seat);
             seat.pairs -= 1;
-            if seat.pairs == 0 {
-                seat.server = None;
+            if seat.pairs == 0 && seat.server.take().is_some() && pair.transport.has_tls() {
+                let mut state = self.state();
+                *state.with_tls.entry(pair.server.tls_library()).or_default() -= 1;
             }
         }
     }
@@ -146,6 +166,7 @@ impl Shared {
             let program = idle(&stage, &observer, program, library);
             let program = program.inspect_err(|error| state.refusal = Some(format!("{error:#}")))?;
             state.idle.push(program);
+            *state.with_tls.entry(library).or_default() += 1;
         }
         state.observer = Some((Arc::clone(&stage), observer));
         Ok(stage)
