@@ -88,9 +88,10 @@ pub struct Call {
     pub tags: u64,
     pub base: u64,
     pub scratch: u64,
-    /// The last muted file that this thread moved bytes through and its inode's number; by system calls alone.
+    /// The last muted file that this thread moved bytes through, its inode's number and its stream; by system calls alone.
     pub muted_file: u64,
     pub muted_number: u64,
+    pub muted_birth: u64,
     /// Programs that ran on the call's return; by functions alone.
     pub returns: u64,
 }

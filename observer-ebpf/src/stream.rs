@@ -18,7 +18,7 @@ use crate::{
 pub const SENDER: u32 = 1;
 /// A process in scope has read at this end.
 pub const READER: u32 = 2;
-/// Not MCP for good.
+/// Not MCP, until the daemon says otherwise of a socket.
 pub const MUTED: u32 = 4;
 /// `expected_sent` is set; TCP.
 pub const SENT_KNOWN: u32 = 8;
@@ -91,6 +91,30 @@ pub fn of_inode(stream: Option<*mut Stream>, inode: u64) -> Option<*mut Stream> 
 pub fn is_muted(stream: *mut Stream) -> bool {
     // SAFETY: callers pass a live map value.
     unsafe { (*stream).flags & MUTED != 0 }
+}
+
+/// Whether a stream is muted as a call on it begins. The daemon looks again at a TCP socket when there is plain text whose
+/// ciphertext may go through it; nothing that went by meanwhile is missed.
+#[inline(always)]
+pub fn stays_muted(stream: *mut Stream) -> bool {
+    // SAFETY: callers pass a live map value.
+    unsafe {
+        if is_muted(stream) && (*stream).source == Source::Tcp as u32 && is_looked_at_again((*stream).birth) {
+            (*stream).flags &= !(MUTED | SENDER | SENT_KNOWN | RECEIVED_KNOWN);
+        }
+    }
+    is_muted(stream)
+}
+
+/// Whether the daemon has changed its mind about a muted stream.
+#[inline(always)]
+pub fn is_looked_at_again(birth: u64) -> bool {
+    let key = StreamKey(birth);
+    // SAFETY: a live map value, written by the daemon in one piece.
+    let word = VERDICTS
+        .get_ptr(key.verdict_slot())
+        .map(|slot| unsafe { core::ptr::read_volatile(slot) });
+    word == Some(key.verdict_word(Verdict::HeadsOnly))
 }
 
 /// Takes a new object into sight and tells the daemon what it is; `describe` fills in what only its source knows, and `other_end`
@@ -169,7 +193,7 @@ fn meet(object: u64, peer: u64, number: u64) -> u64 {
     }
 }
 
-/// The verdict in force for a stream, cached in its flags once it is final.
+/// The verdict in force for a stream. That it is muted is kept in its flags, whoever takes its slot.
 #[inline(always)]
 pub unsafe fn verdict(stream: *mut Stream) -> Verdict {
     // SAFETY: the caller passes a live map value.

@@ -340,7 +340,12 @@ fn entered<A: Access>(regs: u64, number: u64) -> Result<(), DropReason> {
 #[inline(always)]
 unsafe fn is_muted(call: *mut Call, file: u64) -> bool {
     // SAFETY: the caller passes this thread's entry.
-    unsafe { file != 0 && (*call).muted_file == file && (*call).muted_number == inode_number(file) }
+    unsafe {
+        file != 0
+            && (*call).muted_file == file
+            && (*call).muted_number == inode_number(file)
+            && !stream::is_looked_at_again((*call).muted_birth)
+    }
 }
 
 #[inline(always)]
@@ -364,9 +369,10 @@ unsafe fn begin(
     };
     // SAFETY: the caller passes this thread's entry, idle.
     unsafe {
-        if object.known.is_some_and(stream::is_muted) {
+        if let Some(stream) = object.known.filter(|stream| stream::stays_muted(*stream)) {
             (*call).muted_file = file;
             (*call).muted_number = object.number;
+            (*call).muted_birth = (*stream).birth;
             call::ignore(call);
             return Ok(());
         }

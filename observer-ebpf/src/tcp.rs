@@ -114,7 +114,7 @@ pub fn tcp_close_entry(ctx: FEntryContext) -> i32 {
 fn entered(direction: Direction, sock: u64, message: u64) -> i32 {
     if scope::watches_current() {
         let seen = STREAMS.get_ptr_mut(&sock);
-        if seen.is_some_and(stream::is_muted) {
+        if seen.is_some_and(stream::stays_muted) {
             return 0;
         }
         let number = inode(sock);

@@ -100,9 +100,9 @@ impl Default for Underlay {
 }
 
 impl Underlay {
-    /// Whether a call on a socket is to be looked at.
-    fn concerns(&self, link: LinkId, data: &Data) -> bool {
-        is_record(&data.bytes) || (!self.sockets.is_empty() && self.sockets.contains(&link))
+    /// Whether a socket moves ciphertext.
+    pub(crate) fn knows(&self, link: LinkId) -> bool {
+        self.sockets.contains(&link)
     }
 
     /// Takes in that plain text was moved; returns what this proves.
@@ -287,7 +287,7 @@ impl Underlay {
 impl Pipeline {
     /// Looks at a call on a socket that may move the ciphertext of a session.
     pub(crate) fn cipher_text(&mut self, place: Place, data: &Data) {
-        if !self.underlay.concerns(place.0, data) {
+        if !is_record(&data.bytes) && !self.underlay.knows(place.0) {
             return;
         }
         let socket = self.underlay.sockets.entry(place.0, Socket::default);

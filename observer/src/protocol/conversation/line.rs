@@ -358,6 +358,7 @@ impl Pipeline {
 
     /// A flow of lines is not MCP; its stream is not when the other direction does not say otherwise.
     pub(super) fn not_mcp(&mut self, flow_id: FlowId) {
+        let under_tls = self.underlay.knows(flow_id.link);
         let Some(link) = self.streams.link_mut(flow_id.link) else {
             return;
         };
@@ -366,7 +367,12 @@ impl Pipeline {
                 flow.reframe(Framer::Ignore);
             }
         } else {
-            link.ignore();
+            if under_tls {
+                // Who is at its ends is still wanted.
+                link.flows_mut().for_each(|flow| flow.reframe(Framer::Ignore));
+            } else {
+                link.ignore();
+            }
             self.tell_verdict(flow_id.link, Verdict::NotMcp);
         }
     }

@@ -122,6 +122,33 @@ fn a_server_alone_knows_its_caller_by_the_socket() {
 }
 
 #[test]
+fn a_caller_is_known_by_a_socket_that_much_went_through() {
+    let mut scene = Scene::new();
+    let connection = Connection {
+        sockets: [1, 2],
+        sessions: [9, 4],
+    };
+    scene.socket(1, 2, Source::Tcp);
+    let (up, record) = (
+        Line::Socket(1, 2),
+        [&[23, 3, 3][..], "ciphers\n".repeat(2 << 10).as_bytes()].concat(),
+    );
+    for _ in 0..8 {
+        scene.write(CLIENT, up, &record);
+        scene.read(SERVER, up, record.len());
+    }
+    scene.open(4, None, Source::Tls);
+    for id in 1..=2 {
+        connection.call(&mut scene, id, [false, true]);
+    }
+    let calls: Vec<_> = scene.calls().iter().map(parties).collect();
+    assert!(
+        calls.contains(&(Some(Pid(CLIENT)), Some(Pid(SERVER)), true)),
+        "{calls:?}"
+    );
+}
+
+#[test]
 fn connections_of_one_thread_are_told_apart() {
     let mut scene = Scene::new();
     let (one, other) = (Connection::open(&mut scene, 1), Connection::open(&mut scene, 11));

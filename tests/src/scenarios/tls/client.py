@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import ssl
 import sys
 import threading
@@ -172,6 +173,21 @@ def plain():
     calls_of(connect(), truth, range(1, 21))
 
 
+def late():
+    """Records that no library makes, until nobody looks at the socket any more; then calls through TLS on it."""
+    truth = Truth(truth_file)
+    wait("go")
+    connection = http.client.HTTPSConnection("127.0.0.1", int(port))
+    connection.sock = socket.create_connection(("127.0.0.1", int(port)))
+    for records in (200, 20):
+        for _ in range(records):
+            connection.sock.sendall(b"\x17\x03\x03\x00\x05hello")
+            connection.sock.recv(10, socket.MSG_WAITALL)
+        time.sleep(1)
+    connection.sock = context.wrap_socket(connection.sock, server_hostname="127.0.0.1")
+    calls_of(connection, truth, range(1, 21))
+
+
 def wheel():
     """The same through a library that came with a wheel."""
     truth, connection = Truth(truth_file), Curl()
@@ -179,4 +195,4 @@ def wheel():
     calls_of(connection, truth, range(1, 21))
 
 
-{"threads": threads, "forks": forks, "plain": plain, "wheel": wheel}[manner]()
+{"threads": threads, "forks": forks, "plain": plain, "late": late, "wheel": wheel}[manner]()

@@ -23,6 +23,7 @@ const TESTS: &[Test] = &[
     ("tls::64 threads on one context", threads),
     ("tls::a process that forks, executes and is killed", forks),
     ("tls::SDKs, the observer started in mid-session", joined),
+    ("tls::a connection that was muted before it had TLS", late),
     ("tls::a library inside a wheel", wheel),
     ("tls::a newer Node", |stage| runtime(stage, "node", "openssl")),
     ("tls::Bun, which has no symbols", |stage| {
@@ -44,7 +45,7 @@ const TESTS: &[Test] = &[
 const IN_GUESTS: &[Test] = &[("kernel TLS::a program without a library", kernel_tls)];
 
 /// How many of them need the SDKs alone.
-const OF_SDKS: usize = 10;
+const OF_SDKS: usize = 11;
 
 const CLIENT: &str = include_str!("client.py");
 const SERVER: &str = include_str!("server.py");
@@ -116,6 +117,24 @@ pub(super) fn wait_for(stage: &Stage, observer: &Observer, library: &str, state:
         .with_context(|| format!("{} processes and not {processes} have {labels}", count()))
 }
 
+/// A server of `server.py`.
+fn serve_by_script(stage: &Stage, manner: &str) -> Result<Listening> {
+    let (script, port, log) = (stage.lab.file("server.py"), free_port()?, stage.lab.file("server.log"));
+    fs::write(&script, SERVER)?;
+    let certificate = Certificate::create(&log)?;
+    let mut command = Command::new(stage.peers().path("py-2.3.0/bin/python"));
+    command.arg(&script).arg(manner).arg(port.to_string());
+    command.arg(&certificate.file).arg(&certificate.key);
+    let program = Program::start(command, Some(&stage.cgroup), log)?;
+    wait_until(stage.lab.limit(30), || program.said().contains("ready").then_some(()))
+        .with_context(|| format!("the server does not listen: {}", program.said()))?;
+    Ok(Listening {
+        program,
+        url: format!("https://localhost:{port}/"),
+        certificate: Some(certificate.file),
+    })
+}
+
 fn threads(stage: &Stage) -> Result<()> {
     let server = serve(stage)?;
     let observer = stage.observe(&[])?;
@@ -168,6 +187,19 @@ fn joined(stage: &Stage) -> Result<()> {
     let accounts: Vec<Account> = all.iter().map(|running| running.account(rules())).collect();
     ensure_enough_after(&accounts, attached_ns)?;
     stage.settle(observer, &accounts)
+}
+
+/// What is at its ends is found in what the kernel side was told to leave out.
+fn late(stage: &Stage) -> Result<()> {
+    let server = serve_by_script(stage, "late")?;
+    let observer = stage.observe(&[])?;
+    let mut client = Script::start(stage, "late", &server)?;
+    wait_for(stage, &observer, "openssl", "attached", 2)?;
+    client.leave("go")?;
+    client.program.finish(stage.lab.limit(30))?;
+    let lost = observer.lost_bytes()?;
+    ensure!(lost == 0, "{lost} bytes of it count as lost");
+    stage.settle(observer, &[client.account()])
 }
 
 /// A program with two of them: Python's own, which it does not use, and the one that came with what it does use.
@@ -413,29 +445,20 @@ fn check(stage: &Stage) -> Result<Check> {
 }
 
 fn not_mcp(stage: &Stage) -> Result<()> {
-    let (script, port, log) = (stage.lab.file("server.py"), free_port()?, stage.lab.file("server.log"));
-    fs::write(&script, SERVER)?;
-    let certificate = Certificate::create(&log)?;
-    let mut command = Command::new(stage.peers().path("py-2.3.0/bin/python"));
-    command.arg(&script).arg(port.to_string());
-    command.arg(&certificate.file).arg(&certificate.key);
-    let server = Program::start(command, Some(&stage.cgroup), log)?;
-    wait_until(stage.lab.limit(30), || server.said().contains("ready").then_some(()))
-        .with_context(|| format!("the server does not listen: {}", server.said()))?;
+    let server = serve_by_script(stage, "json")?;
     let observer = stage.observe(&[])?;
     wait_for(stage, &observer, "openssl", "attached", 1)?;
-    let (url, trust) = (format!("https://localhost:{port}/"), certificate.file.to_string_lossy());
+    let url = &server.url;
+    let trust = server.certificate.as_ref().context("a server without a certificate")?;
+    let trust = trust.to_string_lossy();
     let post: &[&str] = &["-d", r#"{"id": 1, "method": "list"}"#];
     for what in [post, &[]] {
-        let words = [&["-sS", "--cacert", &trust], what, &[&url, &url]].concat();
+        let words = [&["-sS", "--cacert", &trust], what, &[url, url]].concat();
         let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
         let mut curl = start(stage, "curl", &words)?;
         curl.finish(stage.lab.limit(30))?;
-        ensure!(
-            curl.said().contains("\"id\": 1"),
-            "it was not answered: {}",
-            curl.said()
-        );
+        let said = curl.said();
+        ensure!(said.contains("\"id\": 1"), "it was not answered: {said}");
     }
     let taken = || observer.metric("mcp_observer_records_total", "source=\"tls\"").ok();
     let some = || taken().filter(|records| *records > 0.0);
