@@ -60,6 +60,7 @@ impl Pipeline {
         if let Some(key) = self.first_of(closed.key) {
             self.closed(&Closed { key, ..closed.clone() });
         }
+        let told_elsewhere = self.is_shadow(closed.key);
         self.forget_session(closed.key);
         let Some((id, end)) = self.streams.find(closed.key) else {
             return;
@@ -80,7 +81,8 @@ impl Pipeline {
             self.end_flow(FlowId { link: id, side: by });
         }
         let flow_id = FlowId { link: id, side: by };
-        if closed.direction == Direction::Sent && !self.is_left_to_reader(flow_id) {
+        // What it wrote its reader tells, and may be about to.
+        if closed.direction == Direction::Sent && !told_elsewhere && !self.is_left_to_reader(flow_id) {
             self.end_flow(flow_id);
         }
         self.socket_closed(id, by, closed.time);

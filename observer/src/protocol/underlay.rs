@@ -15,6 +15,7 @@
 //! Of a connection whose two ends are both seen as plain text one is read, the client's where nothing was read before, and the other
 //! adds who. What a server reads waits a moment to learn which it is: alone it is a call, else the other view of one.
 
+mod ciphertext;
 mod moved;
 mod state;
 
@@ -22,6 +23,7 @@ use std::hash::Hasher;
 
 use rustc_hash::FxHasher;
 
+use self::ciphertext::{go_together, is_record};
 use self::moved::Moved;
 use self::state::{Role, Sent, Session, Socket, Thread, way};
 use super::Pipeline;
@@ -50,14 +52,6 @@ const MAX_WAITING: usize = 1024;
 /// Bytes that a call must move to be known again at the other end, and bytes of it that are compared.
 const LEAST_KNOWN_AGAIN: usize = 24;
 const MOST_COMPARED: usize = 4 << 10;
-
-/// Bytes of plain text in one record, and what a record may have around them (RFC 8446 section 5.2, RFC 5246 section 6.2).
-const RECORD: u64 = 16 << 10;
-const LEAST_AROUND: u64 = 17;
-const MOST_AROUND: u64 = 64;
-
-/// What may go with it in one call: the end of a handshake, session tickets.
-const BESIDE: u64 = 1024;
 
 /// An end of a socket's stream.
 type Place = (LinkId, usize);
@@ -459,6 +453,14 @@ impl Pipeline {
         }
     }
 
+    /// Whether the other end of a session's connection tells what goes through it.
+    pub(crate) fn is_shadow(&self, key: StreamKey) -> bool {
+        self.underlay
+            .sessions
+            .get(&key)
+            .is_some_and(|session| session.role == Role::Shadow)
+    }
+
     /// A session is over.
     pub(crate) fn forget_session(&mut self, key: StreamKey) {
         self.underlay.moved.remove(&key);
@@ -475,11 +477,6 @@ impl Pipeline {
     }
 }
 
-/// Whether bytes begin a record of TLS 1.0 to 1.3 (RFC 8446 section 5.1): change cipher spec, alert, handshake or application data.
-fn is_record(bytes: &[u8]) -> bool {
-    matches!(bytes, [20..=23, 3, 0..=4, ..])
-}
-
 /// What a call that moved plain text is known by, at the end where it went that way.
 fn digest(data: &Data, direction: Direction) -> u64 {
     let mut hasher = FxHasher::default();
@@ -487,10 +484,4 @@ fn digest(data: &Data, direction: Direction) -> u64 {
     hasher.write_u32(data.span);
     hasher.write(&data.bytes[..data.bytes.len().min(MOST_COMPARED)]);
     hasher.finish()
-}
-
-/// Whether so much ciphertext may hold just so much plain text of so many calls.
-const fn go_together(plain: u64, calls: u64, cipher: u64) -> bool {
-    let records = calls + plain / RECORD;
-    cipher >= plain + LEAST_AROUND && cipher <= plain + records * MOST_AROUND + BESIDE
 }

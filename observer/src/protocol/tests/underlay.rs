@@ -149,6 +149,21 @@ fn a_caller_is_known_by_a_socket_that_much_went_through() {
 }
 
 #[test]
+fn an_answer_is_read_after_the_server_has_closed() {
+    let mut scene = Scene::new();
+    let connection = Connection::open(&mut scene, 1);
+    connection.call(&mut scene, 1, [true, true]);
+    let [request, answer] = Connection::messages(2);
+    connection.say(&mut scene, 0, &request, true);
+    connection.say(&mut scene, 1, &answer, false);
+    scene.close(SERVER, connection.sessions[1]);
+    connection.plain(&mut scene, CLIENT, 0, Direction::Received, &answer);
+    scene.close(CLIENT, connection.sessions[0]);
+    let told: Vec<_> = scene.calls().iter().map(|call| call.outcome).collect();
+    assert_eq!(told, [Outcome::Ok; 2]);
+}
+
+#[test]
 fn connections_of_one_thread_are_told_apart() {
     let mut scene = Scene::new();
     let (one, other) = (Connection::open(&mut scene, 1), Connection::open(&mut scene, 11));
