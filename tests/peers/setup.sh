@@ -7,7 +7,7 @@ set -eu
 
 [ $# -eq 1 ] || { echo "usage: setup.sh DEST" >&2; exit 2; }
 # Package=program, in the versions of the Debian that runs.
-programs="curl=curl nghttp2-client=nghttp nghttp2-client=h2load nginx=nginx"
+programs="curl=curl nghttp2-client=nghttp nghttp2-client=h2load nginx=nginx libnss3-tools=tstclnt"
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"
 dest=$(cd "$1" && pwd)
@@ -163,7 +163,7 @@ make_go() {
     rm -rf "$dest/.go"
 }
 
-# Programs of Debian that speak HTTP/2. Those that the machine has are linked; the others are unpacked here with what they need,
+# Programs of Debian. Those that the machine has are linked; the others are unpacked here with what they need,
 # so that nothing is installed.
 make_programs() {
     rm -rf "$dest/debian" "$dest/bin"

@@ -153,4 +153,4 @@ mod registers {
     pub(super) const STACK: usize = 31;
 }
 
-const _: () = assert!(size_of::<GoCall>() == 80);
+const _: () = assert!(size_of::<GoCall>() == 88);

@@ -6,6 +6,7 @@
 //! | uretprobe `tls_return` | the same | Opened, Data |
 //! | uprobe `tls_end` | the function that frees a session | Closed |
 //! | uprobes `tls_send_chunks`, `tls_receive_payload` | the same in rustls, see [`rustls`] | none |
+//! | uprobes `tls_*_file*` | functions of NSPR, under which NSS is, see [`nss`] | none |
 //! | uprobes `go_tls_*` | the same in Go, see [`go`] | the same |
 //! | `vm_mmap_pgoff` return (function backend), `sys_exit` of `mmap` (syscall backend) | | Mapped |
 //! | `tcp_set_ulp` return (function backend), `sys_exit` of `setsockopt` (syscall backend) | | KernelTls |
@@ -15,6 +16,7 @@
 //! may lead to one file by two ways, tell once: the first return takes the call.
 
 mod go;
+mod nss;
 mod rustls;
 
 use core::ffi::c_void;
@@ -69,6 +71,8 @@ pub struct TlsCall {
     direction: u64,
     /// Not 0 where the session is a value that its program may move.
     movable: u64,
+    /// Calls of the same functions within this one that have nothing to do with it and have not returned.
+    within: u64,
 }
 
 /// `Stream::flags`: words have been written.
@@ -91,6 +95,7 @@ impl TlsCall {
             length_at: 0,
             direction: direction as u64,
             movable: 0,
+            within: 0,
         }
     }
 }
@@ -216,7 +221,13 @@ fn returned(ctx: *mut c_void, result: i32) {
         return;
     };
     // SAFETY: a live map value that only this thread uses.
-    let session = unsafe { (*tls).session };
+    let session = unsafe {
+        if (*tls).within != 0 {
+            (*tls).within -= 1;
+            return;
+        }
+        (*tls).session
+    };
     if session == 0 {
         return;
     }
@@ -366,4 +377,4 @@ extern "C" fn open_tls(object: u64, number: u64, session: u64, movable: u64) -> 
     0
 }
 
-const _: () = assert!(size_of::<TlsCall>() == 72);
+const _: () = assert!(size_of::<TlsCall>() == 80);

@@ -315,10 +315,10 @@ fn ensure_all_good(h2load: &Program, calls: usize) -> Result<()> {
 const ID: u64 = 7;
 
 /// Those of calls that each have their own.
-const IDS: RangeInclusive<u64> = 1..=6;
+pub(super) const IDS: RangeInclusive<u64> = 1..=6;
 
 /// A call that needs no session.
-fn call(id: u64) -> Value {
+pub(super) fn call(id: u64) -> Value {
     let meta = json!({
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientInfo": {"name": "program", "version": "1"},
@@ -328,19 +328,19 @@ fn call(id: u64) -> Value {
     json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
 }
 
-/// The fields that go with it, as all these programs take them.
+/// The fields that go with it.
+pub(super) const FIELDS: [&str; 5] = [
+    "content-type: application/json",
+    "accept: application/json, text/event-stream",
+    "mcp-protocol-version: 2026-07-28",
+    "mcp-method: tools/call",
+    "mcp-name: add",
+];
+
+/// The fields as words of a command.
 fn fields() -> Vec<String> {
-    let fields = [
-        "content-type: application/json",
-        "accept: application/json, text/event-stream",
-        "mcp-protocol-version: 2026-07-28",
-        "mcp-method: tools/call",
-        "mcp-name: add",
-    ];
-    fields
-        .iter()
-        .flat_map(|field| ["-H".to_owned(), (*field).to_owned()])
-        .collect()
+    let words = |field: &&str| ["-H".to_owned(), (*field).to_owned()];
+    FIELDS.iter().flat_map(words).collect()
 }
 
 fn body_file(stage: &Stage) -> Result<String> {
@@ -350,16 +350,16 @@ fn body_file(stage: &Stage) -> Result<String> {
 }
 
 /// What a program that ended well did.
-struct Ran {
+pub(super) struct Ran {
     pid: u32,
     start_ns: u64,
     end_ns: u64,
-    said: String,
+    pub(super) said: String,
 }
 
 impl Ran {
     /// The account of calls that it made somewhere in its life.
-    fn account(&self, stage: &Stage, ids: RangeInclusive<u64>) -> Result<Account> {
+    pub(super) fn account(&self, stage: &Stage, ids: RangeInclusive<u64>) -> Result<Account> {
         let calls = ids.map(|id| told(id, self.start_ns, self.end_ns));
         let truth = Truth {
             pid: self.pid,
@@ -378,7 +378,11 @@ pub(super) fn start(stage: &Stage, name: &str, words: &[String]) -> Result<Progr
 
 fn run(stage: &Stage, name: &str, words: &[String]) -> Result<Ran> {
     let start_ns = monotonic_ns();
-    let mut program = start(stage, name, words)?;
+    ran(stage, start(stage, name, words)?, start_ns)
+}
+
+/// Waits for the end of what was started at that time.
+pub(super) fn ran(stage: &Stage, mut program: Program, start_ns: u64) -> Result<Ran> {
     program.finish(stage.lab.limit(30))?;
     Ok(Ran {
         pid: program.pid(),

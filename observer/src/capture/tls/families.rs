@@ -38,6 +38,9 @@ pub(super) const PROGRAMS: &[&str] = &[
     "tls_receive",
     "tls_receive_length4",
     "tls_receive_payload",
+    "tls_send_file",
+    "tls_receive_file",
+    "tls_receive_file_flags",
     "tls_end",
     GO_RETURN,
     "go_tls_send",
@@ -130,11 +133,17 @@ pub(super) const FAMILIES: &[Family] = &[
         ],
         marks: &[],
     },
-    // PR_Write and PR_Read serve every kind of file, not TLS alone.
+    // NSPR, by whose functions programs use NSS, too.
     Family {
         library: "nss",
-        functions: &[],
-        marks: &["SSL_ImportFD"],
+        functions: &[
+            moves("PR_Write", "tls_send_file"),
+            moves("PR_Send", "tls_send_file"),
+            moves("PR_Read", "tls_receive_file"),
+            moves("PR_Recv", "tls_receive_file_flags"),
+            ends("PR_Close"),
+        ],
+        marks: &[],
     },
     // JSSE is compiled at run time.
     Family {

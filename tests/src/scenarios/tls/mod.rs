@@ -1,6 +1,8 @@
 //! Through TLS: crowds on one context, children, relays, sessions joined in the middle, and libraries that have no way in.
 //!
-//! The programs are scripts of Python's own `ssl`, and those of the machine's Debian, so that most take part natively alone.
+//! The programs are scripts of Python's own `ssl`, and those of the machine's Debian, which take part natively alone.
+
+mod programs;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::http2::{Nginx, ensure_enough_after, since, start};
+use super::http2::{ensure_enough_after, since};
 use super::{Account, Running, Stage, Test};
 use crate::certificate::Certificate;
 use crate::clock::{monotonic_ns, wait_until};
@@ -37,8 +39,9 @@ const TESTS: &[Test] = &[
     ("tls::a server whose library has no way in", unsupported),
     ("tls::a server in Java", java),
     ("tls::check says who has which library", checked),
-    ("tls::curl and a server that is not MCP", not_mcp),
-    ("tls::nginx before a server", nginx_relays),
+    ("tls::curl and a server that is not MCP", programs::not_mcp),
+    ("tls::a client on NSS", programs::nss),
+    ("tls::nginx before a server", programs::nginx_relays),
 ];
 
 /// What this machine's kernel may not have, and those of the guests do.
@@ -442,57 +445,4 @@ fn check(stage: &Stage) -> Result<Check> {
         libraries: row["tls"]["libraries"].as_array().cloned().unwrap_or_default(),
         text: said(&["check"])?,
     })
-}
-
-fn not_mcp(stage: &Stage) -> Result<()> {
-    let server = serve_by_script(stage, "json")?;
-    let observer = stage.observe(&[])?;
-    wait_for(stage, &observer, "openssl", "attached", 1)?;
-    let url = &server.url;
-    let trust = server.certificate.as_ref().context("a server without a certificate")?;
-    let trust = trust.to_string_lossy();
-    let post: &[&str] = &["-d", r#"{"id": 1, "method": "list"}"#];
-    for what in [post, &[]] {
-        let words = [&["-sS", "--cacert", &trust], what, &[url, url]].concat();
-        let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
-        let mut curl = start(stage, "curl", &words)?;
-        curl.finish(stage.lab.limit(30))?;
-        let said = curl.said();
-        ensure!(said.contains("\"id\": 1"), "it was not answered: {said}");
-    }
-    let taken = || observer.metric("mcp_observer_records_total", "source=\"tls\"").ok();
-    let some = || taken().filter(|records| *records > 0.0);
-    wait_until(stage.lab.limit(5), some).context("nothing was seen through TLS")?;
-    stage.settle(observer, &[])
-}
-
-/// TLS to nginx, clear from there on: every call is seen on both, each time by who makes it.
-fn nginx_relays(stage: &Stage) -> Result<()> {
-    let pair = Pair::new(Client::Py23, Server::Py23, Transport::Http);
-    let upstream = stage.listen(pair)?;
-    let certificate = Certificate::create(&stage.lab.file("nginx.pem"))?;
-    let manner = format!(
-        "ssl; ssl_certificate {}; ssl_certificate_key {}",
-        certificate.file.display(),
-        certificate.key.display()
-    );
-    let nginx = Nginx::listening(stage, &manner, &upstream.url)?;
-    let observer = stage.observe(&[])?;
-    // The master has the library too.
-    wait_for(stage, &observer, "openssl", "attached", 2)?;
-    let truth = stage.lab.file("truth.jsonl");
-    let task = Task {
-        pair: Pair::new(Client::Py23, Server::Py23, Transport::Https),
-        scenario: "basic",
-        calls: 0,
-        truth: &truth,
-        protocol: None,
-        url: Some(&nginx.https_url("mcp")),
-        trust: Some(&certificate.file),
-    };
-    let mut client = stage.peers().client(&task, stage.lab.file("client.log"))?;
-    client.finish(stage.lab.limit(30))?;
-    let mut accounts = vec![whole(&truth)];
-    accounts.push(nginx.second_leg(stage, &accounts)?);
-    stage.settle(observer, &accounts)
 }
