@@ -70,7 +70,8 @@ pub enum Verdict {
     /// An HTTP connection whose requests so far were not MCP: the first [`crate::limits::HEAD_BYTES`] of each call are copied,
     /// and a call that begins like a POST is copied whole and ends this verdict until it is given again.
     HeadsOnly = 2,
-    /// Not MCP: one look-up and out.
+    /// Not MCP: one look-up and out. Final, but for a TCP socket: what it carries under TLS may come to be wanted, which
+    /// [`Verdict::HeadsOnly`] says.
     NotMcp = 3,
 }
 
