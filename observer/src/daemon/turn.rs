@@ -288,7 +288,6 @@ impl Flow {
     }
 
     fn finish(mut self, now: Timestamp) {
-        self.pipeline.handle_timeout(now);
         self.pipeline.finish(now);
         self.outputs(now);
         self.enricher.finish();

@@ -325,12 +325,12 @@ impl Stage {
     }
 
     fn check(&mut self) {
+        while self.pipeline.poll_output().is_some() {}
         for (_, link) in self.pipeline.streams.iter() {
             for flow in link.flows() {
                 assert!(flow.is_balanced(), "bytes are not accounted for: {flow:?}");
             }
         }
-        while self.pipeline.poll_output().is_some() {}
     }
 }
 

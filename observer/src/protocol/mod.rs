@@ -109,6 +109,8 @@ pub struct Census {
 pub struct Pipeline {
     limits: Limits,
     queue: Queue,
+    /// What time it is, until all is worked through that is due by then.
+    turn: Option<Timestamp>,
     /// The latest time worked through: event time never goes back.
     now: Timestamp,
     streams: Streams,
@@ -156,6 +158,7 @@ impl Pipeline {
         Self {
             limits,
             queue: Queue::default(),
+            turn: None,
             now: Timestamp(0),
             streams: Streams::default(),
             underlay: Underlay::default(),
@@ -201,19 +204,29 @@ impl Pipeline {
         }
     }
 
-    /// Takes in that it is now `now`: orders and works through what came before, gives up what is due.
+    /// Takes in that it is now `now`: what came before is ordered and worked through, and what is due given up, as
+    /// [`Self::poll_output`] is called.
     ///
     /// Events of the last [`queue::ORDER_WAIT`] nanoseconds wait for others that may belong before them.
-    pub fn handle_timeout(&mut self, now: Timestamp) {
-        while let Some(event) = self.queue.pop_until(now) {
-            self.work(event);
-        }
-        self.advance(now);
+    pub const fn handle_timeout(&mut self, now: Timestamp) {
+        self.turn = Some(now);
     }
 
-    /// What has been concluded, oldest first.
+    /// What has been concluded, oldest first. Works on until there is something: of what comes out little is in memory at once.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        loop {
+            if let Some(output) = self.outputs.pop_front() {
+                return Some(output);
+            }
+            let now = self.turn?;
+            match self.queue.pop_until(now) {
+                Some(event) => self.work(event),
+                None => {
+                    self.turn = None;
+                    self.advance(now);
+                }
+            }
+        }
     }
 
     /// When `handle_timeout` is wanted next; `None` when nothing is pending.
@@ -237,6 +250,7 @@ impl Pipeline {
         while self.queue.len() > 0 {
             self.work_next();
         }
+        self.turn = None;
         self.advance(now);
         self.give_up_all();
     }

@@ -31,6 +31,7 @@ pub(super) struct Scene {
     /// Which of its threads a process uses.
     pub(super) thread: u32,
     positions: HashMap<Line, u64>,
+    outputs: Vec<Output>,
 }
 
 impl Scene {
@@ -44,6 +45,7 @@ impl Scene {
             now: 1_000 * MILLI,
             thread: 0,
             positions: HashMap::new(),
+            outputs: Vec::new(),
         }
     }
 
@@ -199,6 +201,7 @@ impl Scene {
     pub(super) fn wait(&mut self, nanoseconds: u64) {
         self.now += nanoseconds;
         self.pipeline.handle_timeout(Timestamp(self.now));
+        self.outputs.extend(std::iter::from_fn(|| self.pipeline.poll_output()));
         self.audit();
     }
 
@@ -212,7 +215,8 @@ impl Scene {
     }
 
     pub(super) fn outputs(&mut self) -> Vec<Output> {
-        std::iter::from_fn(|| self.pipeline.poll_output()).collect()
+        self.outputs.extend(std::iter::from_fn(|| self.pipeline.poll_output()));
+        std::mem::take(&mut self.outputs)
     }
 
     /// What came out so far, a line each, without verdicts and beginnings of calls; every beginning must have its end.
