@@ -86,6 +86,9 @@ reasons! {
 /// Reasons of the kernel side are below this number; its counters have this many slots.
 pub const KERNEL_REASONS: u32 = 32;
 
+/// The slot of what is no loss of bytes: returns of calls on which the kernel ran no program.
+pub const MISSED_RETURNS: u32 = KERNEL_REASONS - 1;
+
 /// One slot of the kernel side's per-CPU counters, indexed by [`DropReason`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

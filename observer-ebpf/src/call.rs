@@ -32,7 +32,7 @@ use crate::{
     kernel::{read_user, setting},
     maps::{CALLS, STREAMS},
     scope,
-    stream::{self, ARMED_FOR, READER, SENDER, Stream},
+    stream::{self, ARMED_FOR, READER, SENDER, SENT_UNSETTLED, Stream, UNSETTLED},
 };
 
 /// Bytes of the longest call: positions of TCP are compared in 32 bits. Linux moves at most twice as many at once.
@@ -113,17 +113,65 @@ const fn zeroed_call() -> Call {
 /// This thread's entry, idle; made where there is none.
 #[inline(always)]
 pub fn idle() -> Result<*mut Call, DropReason> {
-    let entry = match entry() {
-        Some(entry) => entry,
-        None => {
-            let thread = bpf_get_current_pid_tgid();
-            CALLS.insert(&thread, &IDLE, 0).map_err(|_| DropReason::TableFull)?;
-            entry().ok_or(DropReason::TableFull)?
-        }
-    };
+    let entry = make_entry()?;
     // SAFETY: a live map value that only this thread uses.
     unsafe { (*entry).object = 0 };
     Ok(entry)
+}
+
+/// The same for a call of a kernel function. A call that it is still in has returned without a program being run.
+#[inline(always)]
+pub fn idle_by_now() -> Result<*mut Call, DropReason> {
+    let entry = make_entry()?;
+    // SAFETY: a live map value that only this thread uses.
+    unsafe {
+        if (*entry).object != 0 {
+            miss_return();
+        }
+        (*entry).object = 0;
+    }
+    Ok(entry)
+}
+
+#[inline(always)]
+fn make_entry() -> Result<*mut Call, DropReason> {
+    if let Some(entry) = entry() {
+        return Ok(entry);
+    }
+    let thread = bpf_get_current_pid_tgid();
+    CALLS.insert(&thread, &IDLE, 0).map_err(|_| DropReason::TableFull)?;
+    entry().ok_or(DropReason::TableFull)
+}
+
+/// Takes in that this thread's call has returned unseen: whenever a program, of whomever, is attached to a kernel function or detached,
+/// the calls that are in progress there return without any (`bpf_tramp_image_put` of `kernel/bpf/trampoline.c`), which the kernel
+/// counts nowhere. What the call moved its other end tells, where that is in sight; when it returned nobody knows.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn miss_return() -> u64 {
+    let Some(call) = entry() else { return 0 };
+    // SAFETY: live map values.
+    unsafe {
+        let (object, birth) = ((*call).object, (*call).birth);
+        // The return of a call on a stream that is muted meanwhile is passed over.
+        if object == 0 || object >= OTHER || birth == 0 || stream::is_refused(birth) {
+            return 0;
+        }
+        if let Some(stream) = STREAMS.get_ptr_mut(&object)
+            && (*stream).birth == birth
+        {
+            if stream::is_muted(stream) {
+                return 0;
+            }
+            (*stream).flags |= if (*call).direction == Direction::Sent as u64 {
+                SENT_UNSETTLED
+            } else {
+                UNSETTLED
+            };
+        }
+    }
+    emit::count_missed_return();
+    0
 }
 
 /// Makes an idle entry one of a call on `object` whose buffers are not known yet.
@@ -142,6 +190,7 @@ pub unsafe fn prepare(call: *mut Call, object: u64, source: Source, direction: D
         (*call).messages = 0;
         (*call).message_end = u64::MAX;
         (*call).total = 0;
+        (*call).birth = 0;
         (*call).returns = 0;
     }
 }
@@ -165,6 +214,7 @@ pub unsafe fn begin(call: *mut Call, stream: *mut Stream, position: u64) {
     unsafe {
         let (source, direction) = ((*call).source as u8, (*call).direction as u8);
         let size = (*call).size.min(LONGEST);
+        (*call).birth = (*stream).birth;
         stream::enter(stream, source, direction, position, size);
         let beyond_us =
             size > MAX_CALL_BYTES || (*call).segments > MAX_SEGMENTS.into() || (*call).flags & (OPAQUE | UNKNOWN) != 0;

@@ -15,7 +15,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_ktime_get_ns, bpf_probe_read_user},
 };
 use observer_common::{
-    drops::DropReason,
+    drops::{DropReason, MISSED_RETURNS},
     limits::MAX_RECORD_BYTES,
     record::{Closed, Data, Head, RecordKind, SEQUENCE_TCP},
     stream::Direction,
@@ -46,6 +46,12 @@ pub fn count(reason: DropReason, bytes: u64) {
 #[inline(always)]
 pub fn count_muted(bytes: u64) {
     count_slot(0, bytes);
+}
+
+/// Counts a call's return on which the kernel ran no program.
+#[inline(always)]
+pub fn count_missed_return() {
+    count_slot(MISSED_RETURNS, 0);
 }
 
 #[inline(always)]

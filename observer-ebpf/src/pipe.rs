@@ -101,7 +101,7 @@ fn entered(direction: Direction, iocb: u64, iter: u64) -> i32 {
             return 0;
         }
         let number = Typed::load(Typed::load::<u64>(file + offset!(file_inode)) + offset!(inode_number));
-        let begun = call::idle().and_then(|call| {
+        let begun = call::idle_by_now().and_then(|call| {
             // SAFETY: this thread's entry.
             unsafe {
                 call::prepare(call, pipe, Source::Pipe, direction);

@@ -26,6 +26,8 @@ pub const SENT_KNOWN: u32 = 8;
 pub const RECEIVED_KNOWN: u32 = 16;
 /// `received` was set while bytes were under way and may be too small by these; not TCP.
 pub const UNSETTLED: u32 = 32;
+/// `sent` may be too small by what a call moved whose return was not seen; not TCP.
+pub const SENT_UNSETTLED: u32 = 64;
 
 /// Nanoseconds for which everything is copied after a call that begins like a POST, so that neither its body nor its answer
 /// is missed while the daemon has not yet decided about that request.
@@ -109,12 +111,24 @@ pub fn stays_muted(stream: *mut Stream) -> bool {
 /// Whether the daemon has changed its mind about a muted stream.
 #[inline(always)]
 pub fn is_looked_at_again(birth: u64) -> bool {
+    is_told(birth, Verdict::HeadsOnly)
+}
+
+/// Whether the daemon has decided that a stream is not MCP.
+#[inline(always)]
+pub fn is_refused(birth: u64) -> bool {
+    is_told(birth, Verdict::NotMcp)
+}
+
+/// Whether `verdict` is the last that the daemon told of a stream, as far as its slot is still its own.
+#[inline(always)]
+fn is_told(birth: u64, verdict: Verdict) -> bool {
     let key = StreamKey(birth);
     // SAFETY: a live map value, written by the daemon in one piece.
     let word = VERDICTS
         .get_ptr(key.verdict_slot())
         .map(|slot| unsafe { core::ptr::read_volatile(slot) });
-    word == Some(key.verdict_word(Verdict::HeadsOnly))
+    word == Some(key.verdict_word(verdict))
 }
 
 /// Takes a new object into sight and tells the daemon what it is; `describe` fills in what only its source knows, and `other_end`

@@ -118,7 +118,7 @@ fn entered(direction: Direction, sock: u64, message: u64) -> i32 {
             return 0;
         }
         let number = inode(sock);
-        let begun = call::idle().and_then(|call| {
+        let begun = call::idle_by_now().and_then(|call| {
             // SAFETY: this thread's entry.
             unsafe {
                 call::prepare(call, sock, Source::Tcp, direction);

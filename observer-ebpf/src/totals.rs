@@ -10,7 +10,7 @@ use observer_common::stream::Direction;
 
 use crate::{
     call,
-    stream::{READER, SENDER, Stream, UNSETTLED},
+    stream::{READER, SENDER, SENT_UNSETTLED, Stream, UNSETTLED},
 };
 
 /// Whether [`meet`] is to be called before a process moves bytes at an end, of a stream with these two.
@@ -25,7 +25,7 @@ pub unsafe fn are_apart(
     unsafe {
         if direction == Direction::Sent as u64 {
             let received = (*reader).received;
-            (*writer).flags & SENDER == 0
+            (*writer).flags & (SENDER | SENT_UNSETTLED) != SENDER
                 || (*reader).flags & READER != 0 && received > (*writer).sent && received >= (*writer).promised
         } else {
             (*reader).flags & (READER | UNSETTLED) != READER || is_behind(writer, reader, is_empty)
@@ -43,7 +43,11 @@ pub unsafe fn meet(writer: *mut Stream, reader: *mut Stream, direction: u64, unr
     // SAFETY: the caller passes live map values.
     unsafe {
         if direction == Direction::Sent as u64 {
-            (*writer).sent = ((*reader).received + unread()).saturating_sub(moved);
+            // Before its first call a reader has counted nothing: what was sent since then stays.
+            if (*writer).flags & SENDER == 0 || (*reader).flags & READER != 0 {
+                (*writer).sent = ((*reader).received + unread()).saturating_sub(moved);
+            }
+            (*writer).flags &= !SENT_UNSETTLED;
             return;
         }
         if (*writer).flags & SENDER == 0 {

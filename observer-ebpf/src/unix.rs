@@ -104,7 +104,7 @@ fn entered(direction: Direction, socket: u64, message: u64) -> i32 {
             return 0;
         }
         let number = read(socket + offset!(socket_inode) + offset!(inode_number));
-        let begun = call::idle().and_then(|call| {
+        let begun = call::idle_by_now().and_then(|call| {
             // SAFETY: this thread's entry.
             unsafe {
                 call::prepare(call, sock, Source::Unix, direction);

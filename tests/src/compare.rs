@@ -41,6 +41,16 @@ pub(crate) struct Findings {
     pub(crate) counts: Counts,
     /// One line each, meant to be read; empty when the observer told the truth.
     pub(crate) differences: Vec<String>,
+    /// Calls whose client's own interval is unknown, a line each: no untruth where as many returns of calls were left out by the kernel.
+    pub(crate) unknown: Vec<String>,
+}
+
+impl Findings {
+    /// What is untrue where the kernel left out `missed` returns of calls.
+    pub(crate) fn untruths(&self, missed: usize) -> impl Iterator<Item = &str> {
+        let unknown = self.unknown.iter().filter(move |_| self.unknown.len() > missed);
+        self.differences.iter().chain(unknown).map(String::as_str)
+    }
 }
 
 /// Compares the records of one client with its truth.
@@ -73,11 +83,14 @@ pub(crate) fn compare(truth: &Truth, records: &[Record], rules: &Rules) -> Findi
                 if call.optional || (rules.lossy && without_answer) {
                     continue;
                 }
-                findings.differences.extend(
-                    differences(call, record, rules)
-                        .into_iter()
-                        .map(|what| format!("different: {} — {what}", describe(call))),
-                );
+                let different = |what: String| format!("different: {} — {what}", describe(call));
+                findings
+                    .differences
+                    .extend(differences(call, record, rules).into_iter().map(different));
+                if !knows_client(call, record, rules) {
+                    let what = "the client's own interval is unknown".to_owned();
+                    findings.unknown.push(different(what));
+                }
             }
             None if may_be_missing => {}
             None => findings.differences.push(format!("missing:   {}", describe(call))),
@@ -108,13 +121,36 @@ pub(crate) fn unclaimed(records: &[Record], clients: &[u32]) -> Vec<String> {
         .collect()
 }
 
-fn differences(call: &Call, record: &Record, rules: &Rules) -> Vec<String> {
-    let mut found = Vec::new();
-    let answered = call
-        .end
+/// How a call was answered, if it was.
+fn answered<'a>(call: &'a Call, rules: &Rules) -> Option<&'a End> {
+    call.end
         .as_ref()
         .filter(|end| !matches!(end.outcome.as_str(), "unanswered" | "server_gone"))
-        .filter(|end| rules.made_up != Some(&end.outcome));
+        .filter(|end| rules.made_up != Some(&end.outcome))
+}
+
+/// The client's own interval, in milliseconds.
+fn client_ms(record: &Record) -> Option<f64> {
+    let own = record.duration_ms.filter(|_| record.timing.vantage == "client");
+    record.timing.client_ms.or(own)
+}
+
+/// Whether a call's times are to be judged.
+fn is_timed(call: &Call, record: &Record, rules: &Rules) -> bool {
+    let half_seen = rules.since_ns.is_some_and(|ready| call.start_ns < ready);
+    !(half_seen || (rules.lossy && record.flags.lossy))
+}
+
+/// Whether the client's interval is known of a call of which it must be.
+fn knows_client(call: &Call, record: &Record, rules: &Rules) -> bool {
+    // What is lost may be the client's reading alone.
+    let may_be_unknown = rules.lossy || rules.from_server || !is_timed(call, record, rules);
+    may_be_unknown || answered(call, rules).is_none() || client_ms(record).is_some()
+}
+
+fn differences(call: &Call, record: &Record, rules: &Rules) -> Vec<String> {
+    let mut found = Vec::new();
+    let answered = answered(call, rules);
     let operation = call.name.as_ref().unwrap_or(&call.method);
     // A name that no list and no success has vouched for may be hidden, and one may be among the bytes that are lost.
     let may_be_lost = rules.lossy && record.flags.lossy && record.operation == call.method;
@@ -130,8 +166,7 @@ fn differences(call: &Call, record: &Record, rules: &Rules) -> Vec<String> {
             record.outcome, rules.unanswered_as
         )),
     }
-    let half_seen = rules.since_ns.is_some_and(|ready| call.start_ns < ready);
-    if !(half_seen || (rules.lossy && record.flags.lossy)) {
+    if is_timed(call, record, rules) {
         found.extend(time_differences(call, answered, record, rules));
     }
     found
@@ -187,20 +222,10 @@ fn time_differences(call: &Call, answered: Option<&End>, record: &Record, rules:
     }
     let Some(end) = answered else { return found };
     let truth_ms = milliseconds(end.end_ns.saturating_sub(call.start_ns));
-    match record
-        .timing
-        .client_ms
-        .or(record.duration_ms.filter(|_| record.timing.vantage == "client"))
-    {
-        // What is lost may be the client's reading alone.
-        None if rules.lossy || rules.from_server => {}
-        None => found.push("the client's own interval is unknown".to_owned()),
-        Some(seen) if seen > truth_ms + ROUNDING_MS || seen < 0.0 => {
-            found.push(format!(
-                "the client's interval took {seen} ms and the client says {truth_ms:.3} ms"
-            ));
-        }
-        Some(_) => {}
+    if let Some(seen) = client_ms(record).filter(|seen| *seen > truth_ms + ROUNDING_MS || *seen < 0.0) {
+        found.push(format!(
+            "the client's interval took {seen} ms and the client says {truth_ms:.3} ms"
+        ));
     }
     found
 }
@@ -341,6 +366,15 @@ mod tests {
         let mut long = record(0, "1", "echo", "ok");
         long["timing"]["clientMs"] = json!(5.1);
         check(calls(), &[long], Rules::default(), &["different"]);
+        let mut unknown = record(0, "1", "echo", "ok");
+        unknown["timing"]["clientMs"] = Value::Null;
+        let truth = Truth {
+            pid: 7,
+            calls: calls(),
+            bytes: None,
+        };
+        let found = compare(&truth, &records(&[unknown]), &Rules::default());
+        assert_eq!((found.differences.len(), found.unknown.len()), (0, 1));
         let mut early = record(0, "1", "echo", "ok");
         early["timestamp"] = json!("1970-01-01T00:00:00.900Z");
         check(calls(), &[early], Rules::default(), &["different"]);

@@ -150,23 +150,30 @@ impl Observer {
         }
     }
 
+    /// Returns of calls on which it says that the kernel ran no program; waits until they are `enough`.
+    pub(crate) fn missed_returns(&self, enough: usize, limit: Duration) -> Result<usize> {
+        let count = || self.number("mcp_observer_skipped_runs_total", "program=\"*_return\"");
+        let _ = wait_until(limit, || (count().ok()? >= enough as u64).then_some(()));
+        Ok(usize::try_from(count()?)?)
+    }
+
     /// Bytes that it counts as lost, whatever the reason.
     pub(crate) fn lost_bytes(&self) -> Result<u64> {
-        self.bytes("mcp_observer_lost_bytes_total")
+        self.number("mcp_observer_lost_bytes_total", "")
     }
 
     /// Bytes that it keeps because more must come.
     pub(crate) fn held_bytes(&self) -> Result<u64> {
-        self.bytes("mcp_observer_held_bytes")
+        self.number("mcp_observer_held_bytes", "")
     }
 
     #[allow(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "a number of bytes of one test"
+        reason = "a number of one test"
     )]
-    fn bytes(&self, metric: &str) -> Result<u64> {
-        Ok(self.metric(metric, "")? as u64)
+    fn number(&self, metric: &str, labels: &str) -> Result<u64> {
+        Ok(self.metric(metric, labels)? as u64)
     }
 
     /// Its calls, readable without it.

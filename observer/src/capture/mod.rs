@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfLoader};
 use observer_common::config::{ScopeKind, Settings};
-use observer_common::drops::{DropCount, DropReason, KERNEL_REASONS};
+use observer_common::drops::{DropCount, DropReason, KERNEL_REASONS, MISSED_RETURNS};
 use observer_common::limits::MAX_KERNEL_STREAMS;
 use observer_common::stream::STREAM_WORDS;
 
@@ -287,7 +287,8 @@ impl Capture {
         RECORD_SOURCES.into_iter().zip(self.records)
     }
 
-    /// What the kernel says of each loaded program, as `/proc/self/fdinfo` shows it.
+    /// What the kernel says of each loaded program, as `/proc/self/fdinfo` shows it; and, for all programs on returns together, what
+    /// the kernel side has found out by itself: calls that had returned by the time that their thread began another, or ended.
     #[must_use]
     pub fn programs(&self) -> Vec<ProgramFigures> {
         let figures = |(name, program): (&str, &aya::programs::Program)| {
@@ -303,7 +304,12 @@ impl Capture {
                 nanoseconds: figure("run_time_ns:").filter(|time| *time > 0),
             })
         };
-        self.ebpf.programs().filter_map(figures).collect()
+        let missed = ProgramFigures {
+            program: "*_return".to_owned(),
+            skipped_runs: Some(self.counter(MISSED_RETURNS).events),
+            nanoseconds: None,
+        };
+        self.ebpf.programs().filter_map(figures).chain([missed]).collect()
     }
 
     /// Bytes in the ring that are known to wait for the next drain.

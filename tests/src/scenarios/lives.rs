@@ -11,7 +11,7 @@ use super::{Account, Running, Stage, Test};
 use crate::clock::wait_until;
 use crate::compare::Rules;
 use crate::lab::Lab;
-use crate::observer::probes_of_the_kernel;
+use crate::observer::{Observer, probes_of_the_kernel};
 use crate::peer::{Client, Pair, Program, Server, Transport};
 use crate::record::Record;
 use crate::truth::Truth;
@@ -32,6 +32,10 @@ pub(super) const TESTS: &[Test] = &[
     ("lives::a server that ends in mid-call", server_crashes),
     ("lives::the observer started in mid-session", mid_session),
     ("lives::one end out of scope for a while", out_of_scope),
+    (
+        "lives::another program comes to a kernel function in mid-call",
+        other_program,
+    ),
     ("lives::a thousand stdio servers in a row", thousand_servers),
     ("lives::SIGTERM under load", stopped_under_load),
     ("lives::kill -9 of the observer", observer_killed),
@@ -124,6 +128,35 @@ fn server_crashes(stage: &Stage) -> Result<()> {
     };
     let accounts: Vec<Account> = all.iter().map(|running| running.account(rules)).collect();
     stage.settle(observer, &accounts)
+}
+
+/// The client waits for its answer while another observer's programs come and go, which the kernel does not run at its return.
+fn other_program(stage: &Stage) -> Result<()> {
+    let observer = stage.observe(&[])?;
+    let truth = stage.lab.file("truth.jsonl");
+    let path = truth.to_string_lossy().into_owned();
+    let mut client = stage.tiny(&["tiny-client", "--truth", &path, "--calls", "10", "--pause-ms", "300"])?;
+    let answered = || (Truth::read(&truth).ok()?.answered() > 2).then_some(());
+    wait_until(stage.lab.limit(10), answered).context("the client got no answers")?;
+    let servers = stage.children(client.pid());
+    let signal = |signal| {
+        for server in &servers {
+            // SAFETY: a signal to a child of a process that this test started.
+            unsafe { libc::kill(*server, signal) };
+        }
+    };
+    signal(libc::SIGSTOP);
+    sleep(stage.lab.limit(1));
+    let came_and_went = stage.observe(&[]).and_then(Observer::stop);
+    signal(libc::SIGCONT);
+    came_and_went?;
+    client.finish(stage.lab.limit(10))?;
+    if stage.lab.backend == "function" {
+        let missed = observer.missed_returns(1, stage.lab.limit(3))?;
+        ensure!(missed > 0, "the kernel ran the programs at every return");
+    }
+    let rules = Rules::default();
+    stage.settle(observer, &[Account { truth, rules }])
 }
 
 fn mid_session(stage: &Stage) -> Result<()> {

@@ -21,7 +21,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use crate::RunArgs;
 use crate::cgroup::Cgroup;
 use crate::clock::wall_lead_ns;
-use crate::compare::{Rules, compare, unclaimed};
+use crate::compare::{Findings, Rules, compare, unclaimed};
 use crate::lab::{Counts, Lab, Place};
 use crate::observer::Observer;
 use crate::peer::{Listening, Pair, Peers, Program, Task, Transport};
@@ -196,14 +196,32 @@ impl Stage {
             let truth = Truth::read(&account.truth)?;
             expected.push((truth.pid, truth.calls.len()));
         }
-        observer.reader().wait_for(&expected, limit)?;
+        let records = observer.reader().wait_for(&expected, limit)?;
+        let unknown = self.compare(&records, accounts)?.unknown.len();
+        let missed = match unknown {
+            0 => 0,
+            _ => observer.missed_returns(unknown, self.lab.limit(3))?,
+        };
         let unseen = observer.unseen();
-        self.reckon(&observer.stop()?, accounts).context(unseen)
+        self.reckon(&observer.stop()?, accounts, missed).context(unseen)
     }
 
-    /// Holds all records against all truths, adds the row to the matrix, and fails with a readable account of differences.
-    fn reckon(&self, records: &[Record], accounts: &[Account]) -> Result<()> {
-        let (mut counts, mut differences, mut clients) = (Counts::default(), Vec::new(), Vec::new());
+    /// Holds all records against all truths, adds the row to the matrix, and fails with a readable account of differences. Of as many
+    /// calls as had `missed` returns the client's interval may be unknown.
+    fn reckon(&self, records: &[Record], accounts: &[Account], missed: usize) -> Result<()> {
+        let findings = self.compare(records, accounts)?;
+        self.lab.note(
+            &self.name,
+            "-",
+            findings.counts,
+            findings.untruths(missed).next().is_none(),
+        )?;
+        agree(&findings, missed)
+    }
+
+    /// Holds all records against all truths.
+    fn compare(&self, records: &[Record], accounts: &[Account]) -> Result<Findings> {
+        let (mut all, mut clients) = (Findings::default(), Vec::new());
         for account in accounts {
             let truth = Truth::read(&account.truth)?;
             let rules = Rules {
@@ -211,29 +229,26 @@ impl Stage {
                 ..account.rules
             };
             let findings = compare(&truth, records, &rules);
-            counts += findings.counts;
-            differences.extend(
-                findings
-                    .differences
-                    .into_iter()
-                    .map(|line| format!("pid {}: {line}", truth.pid)),
-            );
+            let of_client = |line: String| format!("pid {}: {line}", truth.pid);
+            all.counts += findings.counts;
+            all.differences.extend(findings.differences.into_iter().map(of_client));
+            all.unknown.extend(findings.unknown.into_iter().map(of_client));
             clients.push(truth.pid);
         }
-        differences.extend(unclaimed(records, &clients));
-        self.lab.note(&self.name, "-", counts, differences.is_empty())?;
-        agree(counts, &differences)
+        all.differences.extend(unclaimed(records, &clients));
+        Ok(all)
     }
 }
 
 /// Fails with at most thirty differences.
-fn agree(counts: Counts, differences: &[String]) -> Result<()> {
-    let shown = differences[..differences.len().min(30)].join("\n    ");
-    let Counts { made, seen } = counts;
+fn agree(findings: &Findings, missed: usize) -> Result<()> {
+    let Counts { made, seen } = findings.counts;
+    let differences: Vec<&str> = findings.untruths(missed).collect();
     ensure!(
         differences.is_empty(),
-        "{made} calls made, {seen} seen, {} differences:\n    {shown}",
-        differences.len()
+        "{made} calls made, {seen} seen, {} differences:\n    {}",
+        differences.len(),
+        differences[..differences.len().min(30)].join("\n    ")
     );
     Ok(())
 }

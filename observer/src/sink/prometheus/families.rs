@@ -130,7 +130,7 @@ families! {
     RUN_SECONDS = Counter "mcp_observer_bpf_run_seconds_total" ["program"]
         "Time spent in a kernel program, where the node keeps that (`sysctl kernel.bpf_stats_enabled`).";
     SKIPPED_RUNS = Counter "mcp_observer_skipped_runs_total" ["program"]
-        "Runs of a kernel program that the kernel left out because it was running already on that CPU.";
+        "Runs of a kernel program that the kernel left out because it was running already on that CPU; `*_return`: calls in progress whose return it left out while a program was attached or detached.";
     TLS_PROCESSES = Gauge "mcp_observer_tls_processes" ["library", "state"]
         "Processes that have a TLS library; state is attached, unsupported (no way in is known: its calls are not seen) or failed.";
     MUTED_BYTES = Counter "mcp_observer_muted_bytes_total" []
