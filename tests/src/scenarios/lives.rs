@@ -130,7 +130,8 @@ fn server_crashes(stage: &Stage) -> Result<()> {
     stage.settle(observer, &accounts)
 }
 
-/// The client waits for its answer while another observer's programs come and go, which the kernel does not run at its return.
+/// The client waits for its answer while another observer's programs come and go. Where the kernel then leaves out the programs at its
+/// return (the function backend on 6.12 and before, not on 7.3), that is counted.
 fn other_program(stage: &Stage) -> Result<()> {
     let observer = stage.observe(&[])?;
     let truth = stage.lab.file("truth.jsonl");
@@ -151,10 +152,6 @@ fn other_program(stage: &Stage) -> Result<()> {
     signal(libc::SIGCONT);
     came_and_went?;
     client.finish(stage.lab.limit(10))?;
-    if stage.lab.backend == "function" {
-        let missed = observer.missed_returns(1, stage.lab.limit(3))?;
-        ensure!(missed > 0, "the kernel ran the programs at every return");
-    }
     let rules = Rules::default();
     stage.settle(observer, &[Account { truth, rules }])
 }
