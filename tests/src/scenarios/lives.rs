@@ -131,7 +131,7 @@ fn server_crashes(stage: &Stage) -> Result<()> {
 }
 
 /// The client waits for its answer while another observer's programs come and go. Where the kernel then leaves out the programs at its
-/// return (the function backend on 6.12 and before, not on 7.3), that is counted.
+/// return (the function backend on 6.12, not on 7.3), that is counted.
 fn other_program(stage: &Stage) -> Result<()> {
     let observer = stage.observe(&[])?;
     let truth = stage.lab.file("truth.jsonl");
