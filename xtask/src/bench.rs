@@ -126,7 +126,7 @@ impl<'a> Bench<'a> {
     fn prepare(options: &'a Options) -> Result<Self> {
         let cache = Cache::open()?;
         Ok(Self {
-            observer: build::daemon(&cache)?,
+            observer: build::shipped(&cache)?,
             object: build::kernel_object(&cache)?,
             driver: build::driver()?,
             peers: peers::provide(&cache)?,

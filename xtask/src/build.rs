@@ -34,10 +34,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Builds the kernel object, then `mcp-observer` with that object inside, and returns the program's path.
 pub(crate) fn daemon(cache: &Cache) -> Result<PathBuf> {
+    daemon_as("release", cache)
+}
+
+/// The same as it is handed out.
+pub(crate) fn shipped(cache: &Cache) -> Result<PathBuf> {
+    daemon_as("shipped", cache)
+}
+
+fn daemon_as(profile: &str, cache: &Cache) -> Result<PathBuf> {
     let object = kernel_object(cache)?;
-    shell::stream(shell::cargo(["build", "--release", "--package", "observer"]).env("MCP_OBSERVER_EBPF", object))
-        .context("the daemon does not build")?;
-    Ok(target_folder().join("release/mcp-observer"))
+    let words = ["build", "--profile", profile, "--package", "observer"];
+    shell::stream(shell::cargo(words).env("MCP_OBSERVER_EBPF", object)).context("the daemon does not build")?;
+    Ok(target_folder().join(profile).join("mcp-observer"))
 }
 
 /// Builds the driver of the end-to-end tests and returns its path.

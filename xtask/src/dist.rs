@@ -13,7 +13,7 @@ const BESIDE: [&str; 4] = ["LICENSE", "README.md", "CHANGELOG.md", "deploy"];
 
 /// Builds the release and prints where it is.
 pub(crate) fn run() -> Result<()> {
-    let program = build::daemon(&Cache::open()?)?;
+    let program = build::shipped(&Cache::open()?)?;
     let name = format!(
         "mcp-observer-{}-{}-linux",
         env!("CARGO_PKG_VERSION"),

@@ -23,13 +23,13 @@ pub(crate) struct Image {
 
 /// Builds the image and prints where it is.
 pub(crate) fn run() -> Result<()> {
-    println!("{}", build(&Cache::open()?)?.archive.display());
+    let program = build::shipped(&Cache::open()?)?;
+    println!("{}", build(&program)?.archive.display());
     Ok(())
 }
 
-/// Builds the daemon and the image that carries it.
-pub(crate) fn build(cache: &Cache) -> Result<Image> {
-    let program = build::daemon(cache)?;
+/// Builds the image that carries the daemon at `program`.
+pub(crate) fn build(program: &Path) -> Result<Image> {
     if shell::find("buildah").is_none() {
         debian::install(&["buildah"], "buildah builds the container image")?;
     }
@@ -37,7 +37,7 @@ pub(crate) fn build(cache: &Cache) -> Result<Image> {
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
     }
-    lay_out(&program, &folder.join("context").join(architecture()))?;
+    lay_out(program, &folder.join("context").join(architecture()))?;
     let name = format!("mcp-observer:{}", env!("CARGO_PKG_VERSION"));
     let file = shell::workspace().join("deploy/Dockerfile");
     // A fixed time makes equal content an equal image.

@@ -33,7 +33,7 @@ pub(super) fn run(cache: &Cache) -> Result<Tally> {
     if bundles.exists() {
         fs::remove_dir_all(&bundles)?;
     }
-    unpack(&image::build(cache)?.layout, &bundles.join("observer"))?;
+    unpack(&image::build(&build::daemon(cache)?)?.layout, &bundles.join("observer"))?;
     fill_neighbour(&build::driver()?, &bundles.join("neighbour"))?;
     fs::create_dir_all(bundles.join("layered"))?;
     write_settings(&bundles.join("layered"), &layered_settings())?;
