@@ -19,6 +19,9 @@ use crate::{build, node, peers, shell};
 /// Kernel of the guest.
 const KERNEL: &str = "6.12";
 
+/// Its processors: with more, the clock of each would go on while another works.
+const CPUS: u32 = 1;
+
 /// Its memory in MiB.
 const MEMORY: u32 = 3072;
 
@@ -44,6 +47,8 @@ enum What {
     Memory,
     /// SDK clients and servers on HTTPS, calls of OpenSSL, and 500 processes that have it.
     Tls,
+    /// SDK clients and servers on HTTPS with the function backend, in instructions of an emulated machine.
+    TlsGuest,
 }
 
 /// What to measure.
@@ -68,8 +73,8 @@ impl What {
             Self::Bystander => Some("bystander"),
             Self::Flood => Some("flood"),
             Self::Memory => Some("memory"),
-            Self::Tls => Some("tls"),
-            Self::Core | Self::SdkGuest | Self::BystanderGuest => None,
+            Self::Tls => Some("https tls"),
+            Self::Core | Self::SdkGuest | Self::BystanderGuest | Self::TlsGuest => None,
         }
     }
 
@@ -78,6 +83,7 @@ impl What {
         match self {
             Self::SdkGuest => Some("sdk --rounds 3 --fewer 20"),
             Self::BystanderGuest => Some("bystander"),
+            Self::TlsGuest => Some("https --rounds 3 --fewer 20"),
             Self::Core | Self::Sdk | Self::Bystander | Self::Flood | Self::Memory | Self::Tls => None,
         }
     }
@@ -141,7 +147,7 @@ impl<'a> Bench<'a> {
         let mut bench = Command::new(&self.driver);
         bench
             .arg("bench")
-            .args(what)
+            .args(what.iter().flat_map(|what| what.split(' ')))
             .arg("--observer")
             .arg(&self.observer)
             .arg("--peers")
@@ -158,6 +164,7 @@ impl<'a> Bench<'a> {
     fn in_guest(&self, what: &str) -> Result<Value> {
         let guest = Guest {
             clock: Clock::Instructions,
+            cpus: CPUS,
             memory: MEMORY,
             peers: Some(self.peers.clone()),
             ..Guest::new(KERNEL)

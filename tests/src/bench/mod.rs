@@ -69,7 +69,9 @@ enum What {
     Flood,
     /// 10,000 open streams.
     Memory,
-    /// SDK clients and servers on HTTPS, calls of OpenSSL, and 500 processes that have it.
+    /// SDK clients calling SDK servers on HTTPS.
+    Https,
+    /// Calls of OpenSSL, and 500 processes that have it.
     Tls,
 }
 
@@ -90,8 +92,11 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
     if wanted(What::Memory) {
         memory::measure(&lab, &mut report)?;
     }
+    if wanted(What::Https) {
+        tls::measure_pairs(&lab, &args.object, args.rounds, args.fewer, &mut report)?;
+    }
     if wanted(What::Tls) {
-        tls::measure(&lab, &args.object, args.rounds, args.fewer, &mut report)?;
+        tls::measure(&lab, args.rounds, &mut report)?;
     }
     report.finish(args.json.as_deref())?;
     lab.clear(true);

@@ -36,13 +36,17 @@ const CROWD: u32 = 500;
 const CROWD_SECONDS: f64 = 5.0;
 const CROWD_MIB: f64 = 100.0;
 
-/// Measures all three.
-pub(super) fn measure(lab: &Arc<Lab>, object: &Path, rounds: u32, fewer: u32, report: &mut Report) -> Result<()> {
+/// Measures a library at saturation and many processes at once.
+pub(super) fn measure(lab: &Arc<Lab>, rounds: u32, report: &mut Report) -> Result<()> {
     for kind in ["text", "mcp"] {
         saturation(lab, kind, rounds, report)?;
     }
-    sdk::measure_cases(lab, object, CASES, (rounds, fewer), THROUGHPUT, report)?;
     crowd(lab, report)
+}
+
+/// Measures the pairs, with one call of `fewer`.
+pub(super) fn measure_pairs(lab: &Arc<Lab>, object: &Path, rounds: u32, fewer: u32, report: &mut Report) -> Result<()> {
+    sdk::measure_cases(lab, object, CASES, (rounds, fewer), THROUGHPUT, report)
 }
 
 /// Nanoseconds of CPU for a call of the library, without and with the observer in turns.
