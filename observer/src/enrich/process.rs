@@ -3,9 +3,10 @@
 //! A process that lives for 50 ms is gone before its calls are understood, so the table reads about whoever moves bytes as soon
 //! as the daemon hears of it, within a budget a turn: a machine that starts 1,000 programs a second must not be slowed by us.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 use super::command;
 use super::container::container_id;
@@ -39,7 +40,7 @@ pub(super) struct ProcessTable {
     /// Where the processes are listed; `None` when they are those of another machine (a replay).
     proc: Option<PathBuf>,
     node: Arc<str>,
-    entries: HashMap<Pid, Entry>,
+    entries: FxHashMap<Pid, Entry>,
     instances: u64,
     glimpses: u32,
     evictions: u64,
@@ -68,7 +69,7 @@ impl ProcessTable {
         Self {
             proc,
             node: name.as_deref().unwrap_or_default().trim().into(),
-            entries: HashMap::new(),
+            entries: FxHashMap::default(),
             instances: 0,
             glimpses: GLIMPSES_PER_TURN,
             evictions: 0,

@@ -7,10 +7,10 @@ mod presence;
 mod series;
 mod traits;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use prometheus::{GaugeVec, HistogramVec, IntCounterVec, Registry};
+use rustc_hash::FxHashMap;
 
 pub use exposition::{Exposition, Filter};
 pub use families::{FAMILIES, Kind, Spec, reference};
@@ -46,7 +46,7 @@ pub struct Metrics {
     calls: Family<IntCounterVec>,
     in_flight: Family<GaugeVec>,
     /// Under whose name each call that is not over was counted; as many as the pipeline has requests pending.
-    open: HashMap<u64, (Owner, Arc<Capability>)>,
+    open: FxHashMap<u64, (Owner, Arc<Capability>)>,
     request_bytes: Family<IntCounterVec>,
     response_bytes: Family<IntCounterVec>,
     queue: Family<HistogramVec>,
@@ -77,7 +77,7 @@ impl Metrics {
             client_duration: Family::new(&f::CLIENT_DURATION, &registry),
             calls: Family::new(&f::CALLS, &registry),
             in_flight: Family::new(&f::IN_FLIGHT, &registry),
-            open: HashMap::new(),
+            open: FxHashMap::default(),
             request_bytes: Family::new(&f::REQUEST_BYTES, &registry),
             response_bytes: Family::new(&f::RESPONSE_BYTES, &registry),
             queue: Family::new(&f::QUEUE, &registry),

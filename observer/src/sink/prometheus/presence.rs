@@ -1,7 +1,8 @@
 //! Who is still there: series of a capability or caller whose last process is gone are removed after a while.
 
-use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
+
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::series::Owner;
 use crate::protocol::event::{Pid, Timestamp};
@@ -16,10 +17,10 @@ const REMOTE_LINGER: u64 = 3600 * 1_000_000_000;
 #[derive(Debug)]
 pub(super) struct Presence {
     /// By a hash of role, name and namespace that outsiders cannot foresee.
-    owners: HashMap<u64, Owner>,
+    owners: FxHashMap<u64, Owner>,
     hasher: RandomState,
-    states: HashMap<Owner, State>,
-    by_process: HashMap<Pid, HashSet<Owner>>,
+    states: FxHashMap<Owner, State>,
+    by_process: FxHashMap<Pid, FxHashSet<Owner>>,
     last: Owner,
     limit: usize,
 }
@@ -45,7 +46,7 @@ pub(super) enum Place {
 #[derive(Debug)]
 struct State {
     identity: u64,
-    processes: HashSet<Pid>,
+    processes: FxHashSet<Pid>,
     seen: Timestamp,
     /// Seen as a process of this node.
     here: bool,
@@ -57,10 +58,10 @@ impl Presence {
     /// Nobody yet, and never more than `limit`.
     pub(super) fn new(limit: usize) -> Self {
         Self {
-            owners: HashMap::new(),
+            owners: FxHashMap::default(),
             hasher: RandomState::new(),
-            states: HashMap::new(),
-            by_process: HashMap::new(),
+            states: FxHashMap::default(),
+            by_process: FxHashMap::default(),
             last: 0,
             limit,
         }
@@ -139,7 +140,7 @@ impl Presence {
         self.owners.insert(identity, self.last);
         let state = State {
             identity,
-            processes: HashSet::new(),
+            processes: FxHashSet::default(),
             seen: now,
             here: false,
             tied: false,

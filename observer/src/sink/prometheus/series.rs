@@ -1,10 +1,10 @@
 //! Families with bounded series: each series belongs to a capability and perhaps a caller, and goes when they go.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use rustc_hash::FxHashMap;
 
 use super::families::{DURATION_BUCKETS, Spec};
 
@@ -87,7 +87,7 @@ vector!(HistogramVec, DURATION_BUCKETS.len() + 3, spec =>
 pub(super) struct Family<V: Vector> {
     vector: V,
     /// By a hash of the label values that outsiders cannot foresee.
-    live: HashMap<u64, Live<V::One>>,
+    live: FxHashMap<u64, Live<V::One>>,
     hasher: RandomState,
     dropped: u64,
     name: &'static str,
@@ -108,7 +108,7 @@ impl<V: Vector> Family<V> {
             .expect("names of the table are unique");
         Self {
             vector,
-            live: HashMap::new(),
+            live: FxHashMap::default(),
             hasher: RandomState::new(),
             dropped: 0,
             name: spec.name,
