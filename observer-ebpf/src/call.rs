@@ -29,10 +29,9 @@ use observer_common::{
 
 use crate::{
     copy, emit,
-    kernel::{read_user, setting},
+    kernel::read_user,
     maps::{CALLS, STREAMS},
-    scope,
-    stream::{self, ARMED_FOR, READER, SENDER, SENT_UNSETTLED, Stream, UNSETTLED},
+    stream::{self, ARMED_FOR, READER, SENDER, Stream},
 };
 
 /// Bytes of the longest call: positions of TCP are compared in 32 bits. Linux moves at most twice as many at once.
@@ -110,68 +109,24 @@ const fn zeroed_call() -> Call {
     unsafe { core::mem::zeroed() }
 }
 
-/// This thread's entry, idle; made where there is none.
+/// This thread's entry, idle; made where none has been `seen`.
 #[inline(always)]
-pub fn idle() -> Result<*mut Call, DropReason> {
-    let entry = make_entry()?;
+pub fn idle(seen: Option<*mut Call>) -> Result<*mut Call, DropReason> {
+    let entry = seen.map_or_else(make_entry, Ok)?;
     // SAFETY: a live map value that only this thread uses.
     unsafe { (*entry).object = 0 };
     Ok(entry)
 }
 
-/// The same for a call of a kernel function. A call that it is still in has returned without a program being run.
+/// This thread's entry, as it is; made where there is none.
 #[inline(always)]
-pub fn idle_by_now() -> Result<*mut Call, DropReason> {
-    let entry = make_entry()?;
-    // SAFETY: a live map value that only this thread uses.
-    unsafe {
-        if (*entry).object != 0 {
-            miss_return();
-        }
-        (*entry).object = 0;
-    }
-    Ok(entry)
-}
-
-#[inline(always)]
-fn make_entry() -> Result<*mut Call, DropReason> {
+pub fn make_entry() -> Result<*mut Call, DropReason> {
     if let Some(entry) = entry() {
         return Ok(entry);
     }
     let thread = bpf_get_current_pid_tgid();
     CALLS.insert(&thread, &IDLE, 0).map_err(|_| DropReason::TableFull)?;
     entry().ok_or(DropReason::TableFull)
-}
-
-/// Takes in that this thread's call has returned unseen: whenever a program, of whomever, is attached to a kernel function or detached,
-/// the calls that are in progress there return without any (`bpf_tramp_image_put` of `kernel/bpf/trampoline.c`), which the kernel
-/// counts nowhere. What the call moved its other end tells, where that is in sight; when it returned nobody knows.
-#[inline(never)]
-#[unsafe(no_mangle)]
-pub extern "C" fn miss_return() -> u64 {
-    let Some(call) = entry() else { return 0 };
-    // SAFETY: live map values.
-    unsafe {
-        let (object, birth) = ((*call).object, (*call).birth);
-        // The return of a call on a stream that is muted meanwhile is passed over.
-        if object == 0 || object >= OTHER || birth == 0 || stream::is_refused(birth) {
-            return 0;
-        }
-        if let Some(stream) = STREAMS.get_ptr_mut(&object)
-            && (*stream).birth == birth
-        {
-            if stream::is_muted(stream) {
-                return 0;
-            }
-            (*stream).flags |= if (*call).direction == Direction::Sent as u64 {
-                SENT_UNSETTLED
-            } else {
-                UNSETTLED
-            };
-        }
-    }
-    emit::count_missed_return();
-    0
 }
 
 /// Makes an idle entry one of a call on `object` whose buffers are not known yet.
@@ -243,92 +198,6 @@ pub unsafe fn reader_in_sight(stream: *mut Stream, source: u8) -> bool {
     unsafe { other_end(stream, source).is_some_and(|reader| (*reader).flags & READER != 0) }
 }
 
-/// What a program is told of a function's return.
-pub struct Return {
-    /// Address of the kernel object.
-    pub object: u64,
-    pub source: Source,
-    pub direction: Direction,
-    /// What the function returns.
-    pub result: i64,
-    /// Whether it is the second of two programs that do the same.
-    pub again: bool,
-}
-
-/// Works off the return of this thread's call. `begin_of` says where its bytes began, from the stream, the direction and their
-/// number.
-///
-/// The kernel does not run a program on a processor where another task is in the middle of it, which happens where tasks are preempted
-/// inside the kernel (7.x). There each function has two programs on its return: whichever runs first works the call off.
-#[inline(always)]
-pub fn returned(call: &Return, begin_of: impl FnOnce(*mut Stream, u8, u64) -> u64) {
-    // SAFETY: live map values.
-    unsafe {
-        if call.again && is_worked_off(call.object) {
-            return;
-        }
-        let Some(stream) = STREAMS.get_ptr_mut(&call.object) else {
-            return;
-        };
-        if stream::is_muted(stream) {
-            if !call.again {
-                emit::count_muted(if call.result > 0 { call.result as u64 } else { 0 });
-            }
-            return;
-        }
-        let Some(entry) = entry() else { return };
-        if (*entry).object == call.object || has_returned(entry) && was_unseen(entry, call, stream) {
-            finish(entry, stream, call.result, begin_of);
-        }
-        (*entry).returns += 1;
-    }
-}
-
-/// Whether the other program on the return of this thread's call on `object` has run.
-#[inline(always)]
-unsafe fn is_worked_off(object: u64) -> bool {
-    let Some(entry) = entry() else { return false };
-    // SAFETY: a live map value.
-    unsafe {
-        let other_has_run = (*entry).object != object && !has_returned(entry);
-        if other_has_run {
-            (*entry).returns += 1;
-        }
-        other_has_run
-    }
-}
-
-/// Whether every program has run on the return of the last call seen to begin: another return is that of a call that was not.
-#[inline(always)]
-unsafe fn has_returned(entry: *mut Call) -> bool {
-    let programs: u32 = setting!(returns);
-    // SAFETY: the caller passes a live map value.
-    unsafe { (*entry).returns >= programs.into() }
-}
-
-/// Makes this thread's entry one of a call that was not seen to begin, at an end where calls were seen before: no program was run, or
-/// its thread came into scope meanwhile. What was read is told; what was written its reader copies.
-///
-/// False for a call that is none of ours: out of scope, or in progress when the observer came.
-#[inline(always)]
-unsafe fn was_unseen(entry: *mut Call, call: &Return, stream: *mut Stream) -> bool {
-    let seen = match call.direction {
-        Direction::Sent if call.source as u8 == Source::Tcp as u8 => return false,
-        Direction::Sent => SENDER,
-        Direction::Received => READER,
-    };
-    // SAFETY: the caller passes live map values.
-    unsafe {
-        if call.result <= 0 || (*stream).flags & seen == 0 || !scope::watches_current() {
-            return false;
-        }
-        prepare(entry, call.object, call.source, call.direction);
-        (*entry).size = call.result as u64;
-        (*entry).flags = UNSEEN;
-    }
-    true
-}
-
 /// Works off the return of `call` on `stream`.
 #[inline(always)]
 pub fn finish(call: *mut Call, stream: *mut Stream, result: i64, begin_of: impl FnOnce(*mut Stream, u8, u64) -> u64) {
@@ -337,7 +206,7 @@ pub fn finish(call: *mut Call, stream: *mut Stream, result: i64, begin_of: impl 
         let direction = (*call).direction as u8;
         if result > 0 {
             let position = begin_of(stream, direction, result as u64);
-            if plan(call, stream, result as u64, position) {
+            if plan(call, stream, result as u64, position) && !copy::copy_at_once(call) {
                 copy::copy_call();
             }
         } else if direction == Direction::Sent as u8 {

@@ -37,6 +37,26 @@ pub unsafe fn segment(call: *const Call, address: u64) -> (u64, u64) {
     }
 }
 
+/// Copies a call of one buffer and one record, as most are; false for any other.
+#[inline(always)]
+pub unsafe fn copy_at_once(call: *mut Call) -> bool {
+    // SAFETY: the caller passes a live map value.
+    unsafe {
+        let total = (*call).total;
+        if (*call).segments != 0 || total > MAX_PIECE || (*call).head_end != total {
+            return false;
+        }
+        emit::emit_bytes(
+            (*call).vector + (*call).offset,
+            total | (*call).tags,
+            (*call).birth,
+            (*call).position,
+            (*call).entered,
+        );
+    }
+    true
+}
+
 /// Copies all that the plan of this thread's call asks for; what lies beyond the last step is a counted loss.
 #[inline(never)]
 #[unsafe(no_mangle)]

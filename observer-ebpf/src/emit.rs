@@ -42,10 +42,13 @@ pub fn count(reason: DropReason, bytes: u64) {
     count_slot(reason as u32, bytes);
 }
 
-/// Counts bytes left out because the daemon asked for it; no loss.
+/// Counts bytes left out because the daemon asked for it; no loss, and no events.
 #[inline(always)]
 pub fn count_muted(bytes: u64) {
-    count_slot(0, bytes);
+    if let Some(counter) = DROPS.get_ptr_mut(0) {
+        // SAFETY: as in `count_slot`.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*counter).bytes, bytes) };
+    }
 }
 
 /// Counts a call's return on which the kernel ran no program.

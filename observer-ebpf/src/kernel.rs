@@ -1,6 +1,7 @@
 //! All reads of kernel and user memory, and the values that the daemon sets before loading.
 
 use core::{
+    arch::asm,
     ffi::c_void,
     mem::{MaybeUninit, size_of},
     ptr::read_volatile,
@@ -83,6 +84,16 @@ pub fn read_user<T: Copy>(address: u64) -> Option<T> {
         );
         if failed == 0 { Some(value.assume_init()) } else { None }
     }
+}
+
+/// The low half of an address. What is an argument is a pointer to the verifier, which lets nothing be computed from it, but lets half
+/// of it be moved; the compiler would move all of it first.
+#[inline(always)]
+pub fn low_half(address: u64) -> u32 {
+    let half: u64;
+    // SAFETY: a move from register to register.
+    unsafe { asm!("w0 = w1", in("r1") address, lateout("r0") half, options(pure, nomem, nostack, preserves_flags)) };
+    half as u32
 }
 
 /// How a program gets at fields of what it was given: the arguments of a function, the registers and the task of a system call.

@@ -18,13 +18,14 @@
     unreachable_pub,
     reason = "nothing links to this crate; `pub` says what a file offers to the others"
 )]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 
 mod arch;
 mod baseline;
 mod call;
 mod copy;
 mod emit;
+mod function;
 mod iterator;
 mod kernel;
 mod maps;

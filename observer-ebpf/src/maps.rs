@@ -13,7 +13,10 @@ use observer_common::{
     stream::VERDICT_SLOTS,
 };
 
-use crate::{call::Call, stream::Stream};
+use crate::{
+    call::Call,
+    stream::{MUTED_SLOTS, Muted, Stream},
+};
 
 /// Records on their way to the daemon, which sets the size before loading.
 #[map]
@@ -28,6 +31,11 @@ pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(MAX_OPEN_CALLS,
 /// the least-recently-used rule; an address used again is told by its inode number.
 #[map]
 pub static STREAMS: LruHashMap<u64, Stream> = LruHashMap::with_max_entries(MAX_KERNEL_STREAMS, 0);
+
+/// Objects that are muted, by `stream::muted_slot`: in front of `STREAMS`, since what is not MCP moves most bytes. An object that
+/// shares its slot with another is found there; one that has ended takes itself out.
+#[map]
+pub static MUTED: Array<Muted> = Array::with_max_entries(MUTED_SLOTS, 0);
 
 /// TCP sockets in sight by the sequence numbers at which both directions began, so that the two ends of a connection find each
 /// other across namespaces and address translation. One entry a socket in `STREAMS`.

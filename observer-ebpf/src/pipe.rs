@@ -22,11 +22,11 @@ use observer_common::{
 };
 
 use crate::{
-    call::{self, Call, Return},
-    emit, iterator,
+    call::{self, Call},
+    emit,
+    function::{self, Entry, Return},
     kernel::{Access, Typed, offset, read},
     maps::STREAMS,
-    scope,
     stream::{self, Stream},
     totals,
 };
@@ -42,7 +42,8 @@ const MAX_BUFFERS: u32 = 64;
 // ssize_t anon_pipe_read(struct kiocb *iocb, struct iov_iter *to)    from 6.14
 #[fentry]
 pub fn pipe_read_entry(ctx: FEntryContext) -> i32 {
-    entered(Direction::Received, ctx.arg(0), ctx.arg(1))
+    entered(Direction::Received, ctx.arg(0), ctx.arg(1));
+    0
 }
 
 #[fexit]
@@ -59,7 +60,8 @@ pub fn pipe_read_return_again(ctx: FExitContext) -> i32 {
 // ssize_t anon_pipe_write(struct kiocb *iocb, struct iov_iter *from) from 6.14
 #[fentry]
 pub fn pipe_write_entry(ctx: FEntryContext) -> i32 {
-    entered(Direction::Sent, ctx.arg(0), ctx.arg(1))
+    entered(Direction::Sent, ctx.arg(0), ctx.arg(1));
+    0
 }
 
 #[fexit]
@@ -92,28 +94,16 @@ fn result(ctx: &FExitContext) -> i64 {
 }
 
 #[inline(always)]
-fn entered(direction: Direction, iocb: u64, iter: u64) -> i32 {
-    if scope::watches_current() {
-        let file: u64 = Typed::load(iocb + offset!(kiocb_file));
-        let pipe = Typed::load(file + offset!(file_private_data));
-        let seen = STREAMS.get_ptr_mut(&pipe);
-        if seen.is_some_and(stream::is_muted) {
-            return 0;
-        }
-        let number = Typed::load(Typed::load::<u64>(file + offset!(file_inode)) + offset!(inode_number));
-        let begun = call::idle_by_now().and_then(|call| {
-            // SAFETY: this thread's entry.
-            unsafe {
-                call::prepare(call, pipe, Source::Pipe, direction);
-                iterator::describe(call, iter);
-                begin(call, stream::of_inode(seen, number), number)
-            }
-        });
-        if let Err(reason) = begun {
-            emit::count(reason, 0);
-        }
-    }
-    0
+fn entered(direction: Direction, iocb: u64, iterator: u64) {
+    let file: u64 = Typed::load(iocb + offset!(kiocb_file));
+    let call = Entry {
+        object: Typed::load(file + offset!(file_private_data)),
+        source: Source::Pipe,
+        direction,
+        iterator,
+    };
+    let number = || Typed::load(Typed::load::<u64>(file + offset!(file_inode)) + offset!(inode_number));
+    function::entered(&call, number, begin);
 }
 
 #[inline(always)]
@@ -127,7 +117,7 @@ fn returned(direction: Direction, iocb: u64, result: i64, again: bool) -> i32 {
         result,
         again,
     };
-    call::returned(&call, |stream, direction, bytes| {
+    function::returned(&call, |stream, direction, bytes| {
         position(pipe, stream, direction, bytes)
     });
     0
@@ -228,6 +218,7 @@ pub fn release(object: u64, number: u64, file: u64) {
     // SAFETY: a live map value.
     emit::closed(Source::Pipe as u8, direction, flags, unsafe { (*stream).birth });
     if readers == 0 && writers == 0 {
+        stream::forget_muted(object);
         let _ = STREAMS.remove(&object);
     }
 }

@@ -14,7 +14,7 @@ use observer_common::{
 };
 
 use crate::{
-    call, emit,
+    emit, function,
     kernel::{offset, read},
     maps::{CALLS, CGROUPS, PROCESSES},
     scope,
@@ -50,7 +50,7 @@ pub fn process_exec(_ctx: RawTracePointContext) -> i32 {
 // TP_PROTO(struct task_struct *p, bool group_dead)  from 6.16
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn process_exit(ctx: RawTracePointContext) -> i32 {
-    call::miss_return();
+    function::miss_return();
     let _ = CALLS.remove(&scope::current());
     let _ = TLS_CALLS.remove(&scope::current());
     let task: u64 = ctx.arg(0);

@@ -1,6 +1,9 @@
 //! Streams in sight: identity, positions at both ends, verdict.
 
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::{
+    intrinsics::{AtomicOrdering, atomic_xadd},
+    ptr::{read_volatile, write_volatile},
+};
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_get_smp_processor_id};
 use observer_common::{
@@ -10,7 +13,8 @@ use observer_common::{
 
 use crate::{
     emit,
-    maps::{BIRTHS, STREAMS, VERDICTS},
+    kernel::low_half,
+    maps::{self, BIRTHS, STREAMS, VERDICTS},
     scope::{current_process, current_thread},
 };
 
@@ -61,6 +65,17 @@ pub struct Stream {
 
 const _: () = assert!(size_of::<Stream>() == 8 * STREAM_WORDS && core::mem::offset_of!(Stream, birth) == 0);
 
+/// Slots of the table of muted objects; a power of two.
+pub const MUTED_SLOTS: u32 = 1 << 12;
+
+/// An object that is muted, and the birth number of its stream.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Muted {
+    pub object: u64,
+    pub birth: u64,
+}
+
 /// A birth number for a new stream.
 #[inline(always)]
 pub fn give_birth() -> u64 {
@@ -70,7 +85,7 @@ pub fn give_birth() -> u64 {
     // SAFETY: the pointer is to this CPU's slot.
     let count = unsafe {
         atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(births, 1);
-        core::ptr::read_volatile(births)
+        read_volatile(births)
     };
     StreamKey::compose(count, cpu, current_thread()).0
 }
@@ -95,14 +110,66 @@ pub fn is_muted(stream: *mut Stream) -> bool {
     unsafe { (*stream).flags & MUTED != 0 }
 }
 
-/// Whether a stream is muted as a call on it begins. The daemon looks again at a TCP socket when there is plain text whose
+/// Whether the object at an address is known to be muted.
+#[inline(always)]
+pub fn is_known_muted(object: u64) -> bool {
+    known_muted(object).is_some()
+}
+
+/// The same as a call on it begins, as [`stays_muted`].
+///
+/// A slot is written without a lock. Who reads a birth number that is not the object's own goes by a verdict on another stream, which
+/// is at most to look at that again.
+#[inline(always)]
+pub fn stays_known_muted(object: u64) -> bool {
+    // SAFETY: a live map value.
+    known_muted(object).is_some_and(|slot| unsafe { !is_looked_at_again(read_volatile(&raw const (*slot).birth)) })
+}
+
+#[inline(always)]
+fn known_muted(object: u64) -> Option<*mut Muted> {
+    // SAFETY: a live map value.
+    muted_slot(object).filter(|slot| unsafe { read_volatile(&raw const (**slot).object) == object })
+}
+
+/// Makes a muted stream's object known as such.
+#[inline(always)]
+pub fn know_muted(object: u64, stream: *mut Stream) {
+    if let Some(slot) = muted_slot(object) {
+        // SAFETY: live map values.
+        unsafe {
+            write_volatile(&raw mut (*slot).object, 0);
+            write_volatile(&raw mut (*slot).birth, (*stream).birth);
+            write_volatile(&raw mut (*slot).object, object);
+        }
+    }
+}
+
+/// Forgets that an object is muted: it is gone, or looked at again.
+#[inline(always)]
+pub fn forget_muted(object: u64) {
+    if let Some(slot) = known_muted(object) {
+        // SAFETY: a live map value.
+        unsafe { write_volatile(&raw mut (*slot).object, 0) };
+    }
+}
+
+/// The place of an object in the table of muted ones. Objects lie at multiples of 64 bytes at least.
+#[inline(always)]
+fn muted_slot(object: u64) -> Option<*mut Muted> {
+    let line = low_half(object) >> 6;
+    maps::MUTED.get_ptr_mut((line ^ line >> 12) & (MUTED_SLOTS - 1))
+}
+
+/// Whether the stream of an object is muted as a call on it begins. The daemon looks again at a TCP socket when there is plain text whose
 /// ciphertext may go through it; nothing that went by meanwhile is missed.
 #[inline(always)]
-pub fn stays_muted(stream: *mut Stream) -> bool {
+pub fn stays_muted(object: u64, stream: *mut Stream) -> bool {
     // SAFETY: callers pass a live map value.
     unsafe {
         if is_muted(stream) && (*stream).source == Source::Tcp as u32 && is_looked_at_again((*stream).birth) {
             (*stream).flags &= !(MUTED | SENDER | SENT_KNOWN | RECEIVED_KNOWN);
+            forget_muted(object);
         }
     }
     is_muted(stream)
@@ -127,7 +194,7 @@ fn is_told(birth: u64, verdict: Verdict) -> bool {
     // SAFETY: a live map value, written by the daemon in one piece.
     let word = VERDICTS
         .get_ptr(key.verdict_slot())
-        .map(|slot| unsafe { core::ptr::read_volatile(slot) });
+        .map(|slot| unsafe { read_volatile(slot) });
     word == Some(key.verdict_word(verdict))
 }
 
@@ -216,7 +283,7 @@ pub unsafe fn verdict(stream: *mut Stream) -> Verdict {
         return Verdict::Undecided;
     };
     // SAFETY: a live map value, written by the daemon in one piece.
-    let word = unsafe { core::ptr::read_volatile(slot) };
+    let word = unsafe { read_volatile(slot) };
     if word == key.verdict_word(Verdict::NotMcp) {
         // SAFETY: as above.
         unsafe { (*stream).flags |= MUTED };

@@ -326,7 +326,7 @@ fn entered<A: Access>(regs: u64, number: u64) -> Result<(), DropReason> {
         if compat::<A>() {
             return Err(DropReason::Compat);
         }
-        let call = call::idle()?;
+        let call = call::idle(seen)?;
         (*call).object = call::OTHER;
         match moving {
             Some([_, address, count]) => begin(call, number, file, address, count, 0),
@@ -369,7 +369,10 @@ unsafe fn begin(
     };
     // SAFETY: the caller passes this thread's entry, idle.
     unsafe {
-        if let Some(stream) = object.known.filter(|stream| stream::stays_muted(*stream)) {
+        if let Some(stream) = object
+            .known
+            .filter(|stream| stream::stays_muted(object.address, *stream))
+        {
             (*call).muted_file = file;
             (*call).muted_number = object.number;
             (*call).muted_birth = (*stream).birth;
@@ -396,7 +399,7 @@ unsafe fn begin(
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn begun_before_us(number: u64, file: u64, address: u64, count: u64, moved: u64) -> u64 {
-    if let Ok(call) = call::idle() {
+    if let Ok(call) = call::idle(None) {
         // SAFETY: this thread's entry.
         let _ = unsafe { begin(call, number, file, address, count, moved) };
     }

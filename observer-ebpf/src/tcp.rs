@@ -24,11 +24,11 @@ use observer_common::{
 };
 
 use crate::{
-    call::{self, Call, Return},
-    emit, iterator,
+    call::{self, Call},
+    emit,
+    function::{self, Entry, Return},
     kernel::{offset, read},
     maps::{CONNECTIONS, STREAMS},
-    scope,
     stream::{self, RECEIVED_KNOWN, SENT_KNOWN, Stream},
     unix::inode,
 };
@@ -44,7 +44,8 @@ const AF_INET6: u16 = 10;
 // int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)                                        5.10 to 7.3
 #[fentry(function = "tcp_sendmsg")]
 pub fn tcp_send_entry(ctx: FEntryContext) -> i32 {
-    entered(Direction::Sent, ctx.arg(0), ctx.arg(1))
+    entered(Direction::Sent, ctx.arg(0), ctx.arg(1));
+    0
 }
 
 #[fexit(function = "tcp_sendmsg")]
@@ -69,11 +70,10 @@ macro_rules! receive {
         #[fentry(function = "tcp_recvmsg")]
         pub fn $entry(ctx: FEntryContext) -> i32 {
             let flags: u32 = ctx.arg($flags);
-            if flags & IGNORED_FLAGS != 0 {
-                0
-            } else {
-                entered(Direction::Received, ctx.arg(0), ctx.arg(1))
+            if flags & IGNORED_FLAGS == 0 {
+                entered(Direction::Received, ctx.arg(0), ctx.arg(1));
             }
+            0
         }
     };
     ($return:ident, $flags:literal, $arguments:literal, $again:literal) => {
@@ -111,26 +111,14 @@ pub fn tcp_close_entry(ctx: FEntryContext) -> i32 {
 }
 
 #[inline(always)]
-fn entered(direction: Direction, sock: u64, message: u64) -> i32 {
-    if scope::watches_current() {
-        let seen = STREAMS.get_ptr_mut(&sock);
-        if seen.is_some_and(stream::stays_muted) {
-            return 0;
-        }
-        let number = inode(sock);
-        let begun = call::idle_by_now().and_then(|call| {
-            // SAFETY: this thread's entry.
-            unsafe {
-                call::prepare(call, sock, Source::Tcp, direction);
-                iterator::describe(call, message + offset!(msghdr_iter));
-                begin(call, stream::of_inode(seen, number), number)
-            }
-        });
-        if let Err(reason) = begun {
-            emit::count(reason, 0);
-        }
-    }
-    0
+fn entered(direction: Direction, sock: u64, message: u64) {
+    let call = Entry {
+        object: sock,
+        source: Source::Tcp,
+        direction,
+        iterator: message + offset!(msghdr_iter),
+    };
+    function::entered(&call, || inode(sock), begin);
 }
 
 #[inline(always)]
@@ -144,7 +132,7 @@ fn returned(direction: Direction, sock: u64, result: i64, again: bool) -> i32 {
         result,
         again,
     };
-    call::returned(&call, |stream, direction, bytes| {
+    function::returned(&call, |stream, direction, bytes| {
         position(sock, stream, direction, bytes)
     });
     0
@@ -163,7 +151,11 @@ pub unsafe fn begin(call: *mut Call, known: Option<*mut Stream>, number: u64) ->
                 STREAMS.get_ptr_mut(&sock).ok_or(DropReason::TableFull)?
             }
         };
-        let position = read::<u32>(sock + offset!(tcp_write_seq)).wrapping_sub((*call).total as u32);
+        let position = if (*call).direction == Direction::Sent as u64 {
+            read::<u32>(sock + offset!(tcp_write_seq)).wrapping_sub((*call).total as u32)
+        } else {
+            0
+        };
         call::begin(call, stream, position.into());
     }
     Ok(())
@@ -202,6 +194,7 @@ pub fn position(sock: u64, stream: *mut Stream, direction: u8, bytes: u64) -> u6
 /// Tells that a socket is closed, and forgets it.
 #[inline(always)]
 pub fn close(sock: u64) {
+    stream::forget_muted(sock);
     if let Some(stream) = STREAMS.get_ptr(&sock) {
         // SAFETY: a live map value.
         emit::closed(Source::Tcp as u8, Direction::Sent, 0, unsafe { (*stream).birth });

@@ -20,8 +20,9 @@ use observer_common::{
 };
 
 use crate::{
-    call::{self, Call, Return},
-    emit, iterator,
+    call::{self, Call},
+    emit,
+    function::{self, Entry, Return},
     kernel::{Access, Typed, offset, read},
     maps::STREAMS,
     scope,
@@ -36,7 +37,8 @@ const MAX_BUFFERS: u32 = 64;
 // int unix_stream_sendmsg(struct socket *sock, struct msghdr *msg, size_t len)                5.10 to 7.3
 #[fentry(function = "unix_stream_sendmsg")]
 pub fn unix_send_entry(ctx: FEntryContext) -> i32 {
-    entered(Direction::Sent, ctx.arg(0), ctx.arg(1))
+    entered(Direction::Sent, ctx.arg(0), ctx.arg(1));
+    0
 }
 
 #[fexit(function = "unix_stream_sendmsg")]
@@ -60,10 +62,10 @@ fn sent(ctx: &FExitContext, again: bool) -> i32 {
 #[fentry(function = "unix_stream_recvmsg")]
 pub fn unix_receive_entry(ctx: FEntryContext) -> i32 {
     let flags: u32 = ctx.arg(3);
-    if flags & IGNORED_FLAGS != 0 {
-        return 0;
+    if flags & IGNORED_FLAGS == 0 {
+        entered(Direction::Received, ctx.arg(0), ctx.arg(1));
     }
-    entered(Direction::Received, ctx.arg(0), ctx.arg(1))
+    0
 }
 
 #[fexit(function = "unix_stream_recvmsg")]
@@ -96,27 +98,15 @@ pub fn unix_release_entry(ctx: FEntryContext) -> i32 {
 }
 
 #[inline(always)]
-fn entered(direction: Direction, socket: u64, message: u64) -> i32 {
-    if scope::watches_current() {
-        let sock = Typed::load(socket + offset!(socket_sk));
-        let seen = STREAMS.get_ptr_mut(&sock);
-        if seen.is_some_and(stream::is_muted) {
-            return 0;
-        }
-        let number = read(socket + offset!(socket_inode) + offset!(inode_number));
-        let begun = call::idle_by_now().and_then(|call| {
-            // SAFETY: this thread's entry.
-            unsafe {
-                call::prepare(call, sock, Source::Unix, direction);
-                iterator::describe(call, message + offset!(msghdr_iter));
-                begin(call, stream::of_inode(seen, number), number)
-            }
-        });
-        if let Err(reason) = begun {
-            emit::count(reason, 0);
-        }
-    }
-    0
+fn entered(direction: Direction, socket: u64, message: u64) {
+    let call = Entry {
+        object: Typed::load(socket + offset!(socket_sk)),
+        source: Source::Unix,
+        direction,
+        iterator: message + offset!(msghdr_iter),
+    };
+    let number = || read(socket + offset!(socket_inode) + offset!(inode_number));
+    function::entered(&call, number, begin);
 }
 
 #[inline(always)]
@@ -131,7 +121,7 @@ fn returned(direction: Direction, socket: u64, result: i64, again: bool) -> i32 
         result,
         again,
     };
-    call::returned(&call, |stream, direction, bytes| {
+    function::returned(&call, |stream, direction, bytes| {
         position(sock, stream, direction, bytes)
     });
     0
@@ -238,6 +228,7 @@ fn unread(sock: u64) -> u64 {
 /// Tells that a socket is released, and forgets it.
 #[inline(always)]
 pub fn release(socket: u64) {
+    stream::forget_muted(socket);
     if let Some(stream) = STREAMS.get_ptr(&socket) {
         // SAFETY: a live map value.
         emit::closed(Source::Unix as u8, Direction::Sent, 0, unsafe { (*stream).birth });

@@ -294,7 +294,7 @@ fn tell(ctx: *mut c_void, tls: *mut TlsCall, session: u64, moved: u64) -> Result
         emit::count_muted(moved);
         return Ok(());
     }
-    let call = call::idle()?;
+    let call = call::idle(None)?;
     // SAFETY: live map values; the thread is in no system call.
     unsafe {
         let direction = if (*tls).direction == Direction::Sent as u64 {
