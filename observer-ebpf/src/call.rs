@@ -50,6 +50,9 @@ pub const IGNORED: u64 = 16;
 /// `Call::flags`: the call was not seen to begin.
 pub const UNSEEN: u64 = 32;
 
+/// `Call::flags`: told of before its return, with the moment of its entry for both.
+pub const UNRETURNED: u64 = 64;
+
 /// `Call::object` of a thread in a system call that is none of ours.
 pub const OTHER: u64 = u64::MAX - 1;
 
@@ -239,7 +242,12 @@ unsafe fn plan(call: *mut Call, stream: *mut Stream, returned: u64, position: u6
         (*call).total = returned;
         (*call).segment = 0;
         (*call).done = 0;
-        let tags = |missing: u8| emit::tags(source, direction, missing, stream::sequence_kind(source));
+        let moment = if (*call).flags & UNRETURNED != 0 {
+            emit::AT_ENTRY
+        } else {
+            0
+        };
+        let tags = |missing: u8| emit::tags(source, direction, missing, stream::sequence_kind(source)) | moment;
         let verdict = stream::verdict(stream);
         if verdict == Verdict::NotMcp {
             emit::count_muted(returned);

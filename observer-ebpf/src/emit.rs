@@ -71,6 +71,9 @@ fn count_slot(slot: u32, bytes: u64) {
     }
 }
 
+/// A bit of the tags: the call is told of as if it had returned when it began.
+pub const AT_ENTRY: u64 = 1 << 63;
+
 /// What is equal for all records of one call, in one word: the kernel function that copies takes five words.
 #[inline(always)]
 pub const fn tags(source: u8, direction: u8, missing: u8, sequence: u8) -> u64 {
@@ -127,7 +130,7 @@ pub fn closed(source: u8, direction: Direction, flags: u8, stream: u64) {
 /// The head of a data record.
 #[inline(always)]
 fn data(tags: u64, captured: u32, span: u32, stream: u64, position: u64, entered: u64) -> Data {
-    let sequence = (tags >> 56) as u8;
+    let sequence = ((tags & !AT_ENTRY) >> 56) as u8;
     Data {
         head: Head {
             kind: RecordKind::Data as u8,
@@ -149,7 +152,7 @@ fn data(tags: u64, captured: u32, span: u32, stream: u64, position: u64, entered
             position
         },
         entered,
-        returned: now(),
+        returned: if tags & AT_ENTRY != 0 { entered } else { now() },
     }
 }
 

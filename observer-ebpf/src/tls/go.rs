@@ -6,11 +6,16 @@
 //! | uprobe `go_tls_return` | each return instruction of both | Opened, Data |
 //! | uprobe `go_tls_end` | `crypto/tls.(*Conn).Close` | Closed |
 //!
+//! A program may end, or its thread be kept from going on, while the answer to what it has written is read already: who reads an answer
+//! tells of the write that has not returned. A `Write` takes all that it is given, or its connection is over.
+//!
 //! No uretprobe: it puts an address of its own in place of a return address, and a stack that Go moves or walks meanwhile breaks the
 //! program. A goroutine may go on in another thread before it returns, so that calls are known by goroutine.
 //!
 //! Arguments and results are where Go's register ABI has them (amd64 from 1.17, arm64 from 1.18); the daemon attaches to functions
 //! that follow it and to no others. Source: `src/cmd/compile/abi-internal.md` of Go.
+
+use core::ptr::{read_volatile, write_volatile};
 
 use aya_ebpf::{
     EbpfContext,
@@ -20,8 +25,9 @@ use aya_ebpf::{
 };
 use observer_common::{drops::DropReason, limits::MAX_OPEN_CALLS, stream::Direction};
 
-use super::{TlsCall, ended, tell};
+use super::{TlsCall, ended, is_being_attached, tell};
 use crate::{
+    call::UNRETURNED,
     emit,
     kernel::read_user,
     scope::{current_process, watches_current},
@@ -41,6 +47,10 @@ struct GoCall {
 #[map]
 static GO_CALLS: LruHashMap<[u64; 2], GoCall> = LruHashMap::with_max_entries(MAX_OPEN_CALLS, 0);
 
+/// The goroutine whose `Write` has not returned, by connection and process. Who takes it out tells of it.
+#[map]
+static GO_WRITES: LruHashMap<[u64; 2], u64> = LruHashMap::with_max_entries(MAX_OPEN_CALLS, 0);
+
 // func (c *Conn) Write(b []byte) (int, error)
 #[uprobe]
 pub fn go_tls_send(ctx: ProbeContext) -> i32 {
@@ -55,13 +65,8 @@ pub fn go_tls_receive(ctx: ProbeContext) -> i32 {
 
 #[uprobe]
 pub fn go_tls_return(ctx: ProbeContext) -> i32 {
-    let moved = register(&ctx, registers::FIRST);
-    // A call that moved nothing wants to be made again, or the connection has ended: closing the session tells.
-    if moved as i64 > 0
-        && watches_current()
-        && let Err(reason) = returned(&ctx, moved)
-    {
-        emit::count(reason, moved);
+    if watches_current() {
+        returned(&ctx, register(&ctx, registers::FIRST));
     }
     0
 }
@@ -95,33 +100,93 @@ fn entered(ctx: &ProbeContext, direction: Direction) -> i32 {
     if GO_CALLS.insert(&key(goroutine), &call, 0).is_err() {
         emit::count(DropReason::TableFull, 0);
     }
+    // Where the stack is by then only its goroutine knows.
+    if let Direction::Sent = direction
+        && !on_stack
+    {
+        let _ = GO_WRITES.insert(&key(call.call.session), &goroutine, 0);
+    }
     0
 }
 
 #[inline(always)]
-fn returned(ctx: &ProbeContext, moved: u64) -> Result<(), DropReason> {
-    let go = GO_CALLS
-        .get_ptr_mut(&key(register(ctx, registers::GOROUTINE)))
-        .ok_or(DropReason::ReadBeforeAttach)?;
-    // SAFETY: a live map value that only this goroutine uses.
+fn returned(ctx: &ProbeContext, moved: u64) {
+    let goroutine = register(ctx, registers::GOROUTINE);
+    let moves = moved as i64 > 0;
+    let Some(go) = GO_CALLS.get_ptr_mut(&key(goroutine)) else {
+        if moves {
+            emit::count(DropReason::ReadBeforeAttach, moved);
+        }
+        return;
+    };
+    // SAFETY: a live map value.
     unsafe {
         let session = (*go).call.session;
         // Two probes on one instruction tell once.
         if session == 0 {
-            return Ok(());
+            return;
         }
-        (*go).call.session = 0;
+        let attaching = is_being_attached(ctx.as_ptr()).into();
+        if (*go).call.direction == Direction::Received as u64 {
+            if moves {
+                tell_write_under_way(session, attaching);
+            }
+        } else if GO_WRITES.remove(key(session)).is_err() && read_volatile(&raw const (*go).call.session) == 0 {
+            return;
+        }
         if (*go).stack != 0 {
             let further = register(ctx, registers::STACK).wrapping_sub((*go).stack);
             (*go).call.buffer = (*go).call.buffer.wrapping_add(further);
         }
-        tell(ctx.as_ptr(), &raw mut (*go).call, session, moved)
+        (*go).call.session = 0;
+        // A call that moved nothing wants to be made again, or the connection has ended: closing the session tells.
+        if moves {
+            tell_call(goroutine, session, moved, 0, attaching);
+        }
     }
 }
 
+/// Tells of the write on a session that has not returned, if there is one: its answer may be what is read.
 #[inline(always)]
-fn key(goroutine: u64) -> [u64; 2] {
-    [goroutine, current_process().into()]
+fn tell_write_under_way(session: u64, attaching: u64) {
+    let Some(writer) = GO_WRITES.get_ptr(&key(session)) else {
+        return;
+    };
+    // SAFETY: live map values. The session is taken away first: its own goroutine sees that when it finds its entry taken out.
+    unsafe {
+        let goroutine = *writer;
+        let Some(go) = GO_CALLS.get_ptr_mut(&key(goroutine)) else {
+            return;
+        };
+        if (*go).call.session != session || (*go).call.direction != Direction::Sent as u64 {
+            return;
+        }
+        write_volatile(&raw mut (*go).call.session, 0);
+        if GO_WRITES.remove(key(session)).is_ok() {
+            tell_call(goroutine, session, (*go).call.size, UNRETURNED, attaching);
+        }
+    }
+}
+
+/// Tells of a goroutine's call. A function of its own, since a read may tell of two.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn tell_call(goroutine: u64, session: u64, moved: u64, flags: u64, attaching: u64) -> u64 {
+    let told = match GO_CALLS.get_ptr_mut(&key(goroutine)) {
+        // SAFETY: a live map value.
+        Some(go) => unsafe { tell(&raw mut (*go).call, session, moved, flags, || attaching != 0) },
+        None => Err(DropReason::TableFull),
+    };
+    if let Err(reason) = told {
+        emit::count(reason, moved);
+    }
+    0
+}
+
+/// What belongs to the current process.
+#[inline(always)]
+fn key(address: u64) -> [u64; 2] {
+    [address, current_process().into()]
 }
 
 /// A register of the program's, by its place in `struct pt_regs`.

@@ -243,7 +243,7 @@ fn returned(ctx: *mut c_void, result: i32) {
     };
     // A call that moved nothing wants to be made again, or the connection has ended: freeing the session tells.
     if moved != 0
-        && let Err(reason) = tell(ctx, tls, session, moved)
+        && let Err(reason) = tell(tls, session, moved, 0, || is_being_attached(ctx))
     {
         emit::count(reason, moved);
     }
@@ -260,9 +260,15 @@ fn ended(session: u64) {
     }
 }
 
-/// Tells of the plain text that a call has moved.
+/// Tells of the plain text that a call has moved. `flags` are further ones of the `Call`; `is_being_attached` says so of the library.
 #[inline(always)]
-fn tell(ctx: *mut c_void, tls: *mut TlsCall, session: u64, moved: u64) -> Result<(), DropReason> {
+fn tell(
+    tls: *mut TlsCall,
+    session: u64,
+    moved: u64,
+    flags: u64,
+    is_being_attached: impl FnOnce() -> bool,
+) -> Result<(), DropReason> {
     // SAFETY: a live map value.
     if moved > unsafe { (*tls).size } {
         return Err(DropReason::UnknownIterator);
@@ -280,7 +286,7 @@ fn tell(ctx: *mut c_void, tls: *mut TlsCall, session: u64, moved: u64) -> Result
         }
         Some(stream) => stream,
         // Of a library with some of its probes the calls would be seen and not their answers, or the other way round.
-        None if is_being_attached(ctx) => return Err(DropReason::Unprobed),
+        None if is_being_attached() => return Err(DropReason::Unprobed),
         None => {
             open_tls(object, number, session, movable);
             STREAMS.get_ptr_mut(&object).ok_or(DropReason::TableFull)?
@@ -306,7 +312,7 @@ fn tell(ctx: *mut c_void, tls: *mut TlsCall, session: u64, moved: u64) -> Result
         (*call).entered = (*tls).entered;
         (*call).vector = (*tls).buffer;
         (*call).segments = (*tls).segments;
-        (*call).flags = VECTOR_IN_USER;
+        (*call).flags = VECTOR_IN_USER | flags;
         (*call).size = (*tls).size;
         call::begin(call, stream, (*stream).sent);
         call::finish(call, stream, moved as i64, totals::position);
@@ -345,6 +351,7 @@ fn was_last(stream: *mut Stream) -> bool {
         .is_some_and(|call| unsafe { (*call).source == Source::Tls as u64 && (*call).birth == (*stream).birth })
 }
 
+/// Whether the library whose probe this is has not all of them yet.
 #[inline(always)]
 fn is_being_attached(ctx: *mut c_void) -> bool {
     // SAFETY: a live map value.
