@@ -18,12 +18,14 @@
 mod ciphertext;
 mod moved;
 mod state;
-mod text;
+
+use std::hash::Hasher;
+
+use rustc_hash::FxHasher;
 
 use self::ciphertext::{go_together, is_record};
 use self::moved::Moved;
 use self::state::{Role, Sent, Session, Socket, Thread, way};
-use self::text::{LEAST_KNOWN_AGAIN, digest};
 use super::Pipeline;
 use super::event::{Closed, Data, Direction, Opened, Pid, Position, Source, StreamKey, Timestamp, Verdict};
 use super::framing;
@@ -47,6 +49,10 @@ const MAX_WAIT: u64 = 300_000_000;
 const MAX_WAITING_BYTES: usize = 256 << 10;
 const MAX_WAITING: usize = 1024;
 
+/// Bytes that a call must move to be known again at the other end, and bytes of it that are compared.
+const LEAST_KNOWN_AGAIN: usize = 24;
+const MOST_COMPARED: usize = 4 << 10;
+
 /// An end of a socket's stream.
 type Place = (LinkId, usize);
 
@@ -62,8 +68,6 @@ pub(crate) struct Underlay {
     passed: Recent<u64, Place>,
     /// Sessions of which something waits, the oldest first.
     waiting: Vec<(Timestamp, StreamKey)>,
-    /// What servers have read of clients that are read and have not told of writing anything, by the client's session.
-    unasked: Recent<StreamKey, Vec<Data>>,
     /// Sessions that may be moved, and those that were.
     movable: Recent<StreamKey, ()>,
     moved: Recent<StreamKey, Moved>,
@@ -81,7 +85,6 @@ impl Default for Underlay {
             processes: Recent::new(MAX_REMEMBERED),
             passed: Recent::new(MAX_REMEMBERED),
             waiting: Vec::new(),
-            unasked: Recent::new(MAX_WAITING),
             movable: Recent::new(MAX_REMEMBERED),
             moved: Recent::new(MAX_REMEMBERED),
             joined: Vec::new(),
@@ -111,9 +114,6 @@ impl Underlay {
             until: data.returned,
         });
         session.until = data.returned;
-        if data.direction == Direction::Sent && session.moved[way(Direction::Sent)] == 0 {
-            self.unasked.remove(&data.key);
-        }
         session.moved[way(data.direction)] += u64::from(data.span);
         if session.role == Role::Unknown {
             let sender = framing::sender_of(&data.bytes);
@@ -235,19 +235,28 @@ impl Underlay {
         Vec::new()
     }
 
-    /// The session `told` tells what goes through `shadow`. A client that has not told of writing may never do so: a thread that is kept
-    /// from returning tells when it returns, or its process ends before.
-    fn follow(&mut self, shadow: StreamKey, told: StreamKey) {
-        let Some(session) = self.sessions.get_mut(&shadow) else {
-            return;
+    /// The end of a connection at which a session reads what was written at the other, or writes what was read there.
+    fn known_again(&self, key: StreamKey) -> Option<Place> {
+        let held = &self.sessions.get(&key)?.held;
+        let told = held.iter().filter(|data| data.bytes.len() >= LEAST_KNOWN_AGAIN);
+        let mut places = told.filter_map(|data| {
+            let there = match data.direction {
+                Direction::Sent => Direction::Received,
+                Direction::Received => Direction::Sent,
+            };
+            self.passed.get(&digest(data, there))
+        });
+        let may_be = |(link, end): &&Place| {
+            let session = self.sockets.get(link).and_then(|socket| socket.sessions[*end]);
+            session.map_or_else(|| self.is_free((*link, *end)), |other| self.is_on_its_way(other))
         };
-        session.role = Role::Shadow;
-        let (mut held, of_server) = (std::mem::take(&mut session.held), !session.client);
-        held.retain(|data| data.direction == Direction::Received);
-        let client = self.sessions.get(&told).filter(|session| session.client && of_server);
-        if client.is_some_and(|client| client.moved[way(Direction::Sent)] == 0) && !held.is_empty() {
-            self.unasked.entry(told, || held);
-        }
+        places.find(may_be).copied()
+    }
+
+    /// Whether it is not known which session is at an end of a socket.
+    fn is_free(&self, (link, end): Place) -> bool {
+        let socket = self.sockets.get(&link);
+        socket.is_some_and(|socket| socket.sessions[end].is_none())
     }
 
     /// A session is its own call: what it has read comes out.
@@ -371,7 +380,10 @@ impl Pipeline {
         } else {
             (key, end, other)
         };
-        self.underlay.follow(shadow, told);
+        if let Some(session) = self.underlay.sessions.get_mut(&shadow) {
+            session.role = Role::Shadow;
+            session.held.clear();
+        }
         self.underlay.waiting.retain(|(_, other)| *other != shadow);
         self.work_off(told);
         self.opened(&opened(shadow, shadow_end, Some(told)));
@@ -457,13 +469,19 @@ impl Pipeline {
             self.settle(key);
             self.underlay.sessions.remove(&key);
         }
-        for request in self.underlay.unasked.remove(&key).into_iter().flatten() {
-            self.read_on(request);
-        }
     }
 
     /// A socket is over.
     pub(crate) fn forget_socket(&mut self, link: LinkId) {
         self.underlay.sockets.remove(&link);
     }
+}
+
+/// What a call that moved plain text is known by, at the end where it went that way.
+fn digest(data: &Data, direction: Direction) -> u64 {
+    let mut hasher = FxHasher::default();
+    hasher.write_usize(way(direction));
+    hasher.write_u32(data.span);
+    hasher.write(&data.bytes[..data.bytes.len().min(MOST_COMPARED)]);
+    hasher.finish()
 }

@@ -12,7 +12,7 @@ use crate::clock::{wait_until, wall_lead_ns};
 use crate::compare::{Findings, Rules, compare, unclaimed};
 use crate::lab::{Counts, Lab, Pairs};
 use crate::observer::Observer;
-use crate::peer::{Client, Listening, Pair, Program, Transport};
+use crate::peer::{Listening, Pair, Program, Transport};
 use crate::truth::Truth;
 
 const LAST: &str = "pairs::and no call besides";
@@ -239,13 +239,7 @@ fn run(lab: &Arc<Lab>, shared: &Shared, pair: Pair) -> Result<()> {
         ..Rules::default()
     };
     let findings = compare(&truth, &records, &rules);
-    // A call through TLS is told when it returns: a client in Go may end before its last write does.
-    let in_go = matches!(pair.client, Client::Go | Client::GoLegacy);
-    let unreturned = usize::from(in_go && pair.transport.has_tls());
-    let missed = match findings.unknown.len().saturating_sub(unreturned) {
-        0 => findings.unknown.len(),
-        unknown => shared.missed_returns(lab, unknown)? + unreturned,
-    };
+    let missed = shared.missed_returns(lab, findings.unknown.len())?;
     lab.note(
         &pair.name(),
         pair.transport.name(),

@@ -164,23 +164,6 @@ fn an_answer_is_read_after_the_server_has_closed() {
 }
 
 #[test]
-fn a_request_whose_client_ends_before_its_write_returns_is_told_by_the_server() {
-    let mut scene = Scene::new();
-    let connection = Connection::open(&mut scene, 1);
-    let [request, answer] = Connection::messages(1);
-    connection.cipher(&mut scene, 0, request.len());
-    connection.plain(&mut scene, SERVER, 1, Direction::Received, &request);
-    connection.say(&mut scene, 1, &answer, true);
-    scene.close(CLIENT, connection.sessions[0]);
-    let calls = scene.calls();
-    let told: Vec<_> = calls.iter().map(|call| (call.outcome, parties(call))).collect();
-    let expected = (Some(Pid(CLIENT)), Some(Pid(SERVER)), true);
-    assert_eq!(told, [(Outcome::Ok, expected)]);
-    // When the client wrote nobody knows.
-    assert!(calls[0].timing.client_duration.is_none());
-}
-
-#[test]
 fn connections_of_one_thread_are_told_apart() {
     let mut scene = Scene::new();
     let (one, other) = (Connection::open(&mut scene, 1), Connection::open(&mut scene, 11));
