@@ -8,7 +8,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,6 +32,9 @@ use crate::sink::pretty::{Colour, PrettyLines};
 use crate::sink::prometheus::Metrics;
 use crate::sink::salt::Salt;
 
+/// Time between two looks whether attaching is done.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// Where the processes of this node are listed.
 const PROC: &str = "/proc";
 
@@ -45,15 +50,13 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         exposition: sinks.metrics().exposition(),
         health: Arc::clone(&health),
     };
-    until_the_end(async {
-        let mut stop = Stop::new()?;
-        serve(endpoints, bind(config.listen)?)?;
-        let Some(capture) = start(&config.capture, &mut stop).await? else {
-            return Ok(());
-        };
-        health.set_obstacle(None);
-        observe(config, capture, sinks, health, &mut stop).await
-    })
+    let stop = Stop::new()?;
+    serve(endpoints, bind(config.listen)?)?;
+    let Some(capture) = start(&config.capture, &stop)? else {
+        return Ok(());
+    };
+    health.set_obstacle(None);
+    observe(config, capture, sinks, health, &stop)
 }
 
 /// Saves raw records until SIGINT or SIGTERM, as `run` would see them: what is not MCP is muted.
@@ -62,43 +65,42 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
 /// As [`run`], and when the file exists or cannot be made.
 pub fn record(config: &Config, file: &Path) -> anyhow::Result<()> {
     let sinks = sinks(config.max_series)?;
-    until_the_end(async {
-        let mut stop = Stop::new()?;
-        let writer = recording::Writer::create(file)?;
-        let Some(mut capture) = start(&config.capture, &mut stop).await? else {
-            return Ok(());
-        };
-        capture.record_to(writer);
-        tracing::info!("recording to {}", file.display());
-        observe(config, capture, sinks, Arc::new(Health::new()), &mut stop).await
-    })
+    let stop = Stop::new()?;
+    let writer = recording::Writer::create(file)?;
+    let Some(mut capture) = start(&config.capture, &stop)? else {
+        return Ok(());
+    };
+    capture.record_to(writer);
+    tracing::info!("recording to {}", file.display());
+    observe(config, capture, sinks, Arc::new(Health::new()), &stop)
 }
 
-/// Attaches, unless told to stop first: the kernel may let it wait for seconds while others take their probes away.
-async fn start(options: &capture::Options, stop: &mut Stop) -> anyhow::Result<Option<Capture>> {
+/// Attaches, unless told to stop first: the kernel may let it wait for seconds while others take their probes away. What still waits
+/// then is left behind.
+fn start(options: &capture::Options, stop: &Stop) -> anyhow::Result<Option<Capture>> {
     let options = options.clone();
-    let starting = tokio::task::spawn_blocking(move || Capture::start(&options));
-    tokio::select! {
-        biased;
-        () = stop.requested() => Ok(None),
-        started = starting => Ok(Some(started.context("the thread that attaches has died")??)),
+    let starting = thread("attach", move || Capture::start(&options))?;
+    while !starting.is_finished() {
+        if stop.is_requested_within(LOOK) {
+            return Ok(None);
+        }
     }
+    let started = starting.join().ok().context("the thread that attaches has died")?;
+    started.map(Some)
 }
 
 /// Says what is observed and turns the loop until `stop`.
-async fn observe(
+fn observe(
     config: &Config,
     capture: Capture,
     mut sinks: Sinks,
     health: Arc<Health>,
-    stop: &mut Stop,
+    stop: &Stop,
 ) -> anyhow::Result<()> {
     report_probes(&capture, &mut sinks)?;
     let pipeline = Pipeline::new(config.limits.clone());
     let enricher = Enricher::new(Some(PROC.into()));
-    Loop::new(capture, pipeline, enricher, sinks, health)
-        .run(stop.requested())
-        .await
+    Loop::new(capture, pipeline, enricher, sinks, health).run(stop)
 }
 
 /// Runs a recording through the pipeline and prints what `run` would have printed. Processes are not looked up: they are
@@ -165,12 +167,12 @@ fn add_outputs(sinks: &mut Sinks, config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs the daemon; what still waits for the kernel at its end is left behind.
-fn until_the_end(daemon: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    let runtime = runtime()?;
-    let result = runtime.block_on(daemon);
-    runtime.shutdown_background();
-    result
+/// Starts a thread.
+fn thread<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<JoinHandle<T>> {
+    let named = std::thread::Builder::new().name(name.to_owned());
+    named
+        .spawn(run)
+        .context("cannot start a thread; raise the limit on processes")
 }
 
 /// Everything that one thread waits for: nothing that it does wakes another.
@@ -201,10 +203,7 @@ fn serve(endpoints: Endpoints, listener: TcpListener) -> anyhow::Result<()> {
         listener.set_nonblocking(true)?;
         tokio::net::TcpListener::from_std(listener)?
     };
-    std::thread::Builder::new()
-        .name("endpoints".to_owned())
-        .spawn(move || runtime.block_on(endpoints.serve(listener)))
-        .context("cannot start a thread; raise the limit on processes")?;
+    thread("endpoints", move || runtime.block_on(endpoints.serve(listener)))?;
     tracing::info!("listening on {address}");
     Ok(())
 }
@@ -228,26 +227,34 @@ fn report_probes(capture: &Capture, sinks: &mut Sinks) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The signals that end the daemon.
-struct Stop {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
+/// The signals that end the daemon, as a thread that waits for them tells of them.
+struct Stop(Receiver<()>);
 
 impl Stop {
     fn new() -> anyhow::Result<Self> {
-        let handler = |kind| signal(kind).context("cannot handle signals");
-        Ok(Self {
-            interrupt: handler(SignalKind::interrupt())?,
-            terminate: handler(SignalKind::terminate())?,
-        })
+        let runtime = runtime()?;
+        let handler = |kind| {
+            let _within = runtime.enter();
+            signal(kind).context("cannot handle signals")
+        };
+        let (mut interrupt, mut terminate) = (handler(SignalKind::interrupt())?, handler(SignalKind::terminate())?);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        thread("signals", move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+            });
+            // Dropping the sender tells, once and for all.
+            drop(sender);
+        })?;
+        Ok(Self(receiver))
     }
 
-    async fn requested(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
+    /// Waits so long at most, in one system call: the loop does nothing else between two turns.
+    fn is_requested_within(&self, time: Duration) -> bool {
+        !matches!(self.0.recv_timeout(time), Err(RecvTimeoutError::Timeout))
     }
 }
 

@@ -6,13 +6,10 @@
 //!                    -> observations -> Enricher -> Sinks
 //! ```
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::time::MissedTickBehavior;
-
-use super::{anchor, last_moment};
+use super::{Stop, anchor, last_moment};
 use crate::capture::recording::{Entry, Reader};
 use crate::capture::{self, Capture, ProgramFigures};
 use crate::enrich::Enricher;
@@ -99,22 +96,19 @@ impl Loop {
     ///
     /// # Errors
     /// When a recording could not be written whole.
-    pub(super) async fn run(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let mut stop = pin!(stop);
-        let mut ticks = tokio::time::interval(INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pub(super) fn run(mut self, stop: &Stop) -> anyhow::Result<()> {
+        let mut begun = Instant::now();
         loop {
-            let due = Instant::now() + INTERVAL;
-            tokio::select! {
-                biased;
-                () = &mut stop => break,
-                _ = ticks.tick() => {}
+            let due = begun + INTERVAL;
+            if stop.is_requested_within(due.saturating_duration_since(Instant::now())) {
+                break;
             }
-            self.lag = self.lag.max(due.elapsed());
+            begun = Instant::now();
+            self.lag = self.lag.max(begun.saturating_duration_since(due));
             self.turn();
             while self.capture.backlog() > BUSY {
                 // The loop counts as alive and can be stopped, however full the ring is.
-                if stopped(stop.as_mut()).await {
+                if stop.is_requested_within(Duration::ZERO) {
                     return self.finish();
                 }
                 self.turn();
@@ -326,14 +320,5 @@ impl Tally {
             .iter()
             .zip(self.lost)
             .map(|(reason, (times, bytes))| (*reason, times, bytes))
-    }
-}
-
-/// Whether `stop` is done, without waiting for it; lets the signal handler run.
-async fn stopped(stop: std::pin::Pin<&mut impl Future<Output = ()>>) -> bool {
-    tokio::select! {
-        biased;
-        () = stop => true,
-        () = tokio::task::yield_now() => false,
     }
 }
