@@ -3,9 +3,10 @@
 //! The best name is what the server calls itself, and that comes with the answer to the client's first request. Until then
 //! what is seen of a new server is held, for a bounded time, so that its first seconds do not make a capability of their own.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+use ahash::AHashMap;
 
 use super::{Capability, EXTERNAL, HOST, UNKNOWN, Workload, cut};
 use crate::protocol::event::Timestamp;
@@ -45,8 +46,8 @@ pub(super) enum ServerKey {
 /// Names learned and observations held until there is one.
 #[derive(Debug, Default)]
 pub(super) struct Naming {
-    names: HashMap<ServerKey, Names>,
-    held: HashMap<ServerKey, Held>,
+    names: AHashMap<ServerKey, Names>,
+    held: AHashMap<ServerKey, Held>,
     births: u64,
     evictions: u64,
 }

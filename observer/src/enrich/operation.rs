@@ -1,7 +1,8 @@
 //! The label `operation`: bounded, and never a name that a client made up.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+use ahash::{AHashMap, AHashSet};
 
 use super::Capability;
 
@@ -69,7 +70,7 @@ pub fn method_label(method: &str) -> &'static str {
 /// Which tools and prompts have been admitted as labels.
 #[derive(Debug, Default)]
 pub(super) struct Operations {
-    admitted: HashMap<Arc<Capability>, Admitted>,
+    admitted: AHashMap<Arc<Capability>, Admitted>,
     total: usize,
     uses: u64,
     evictions: u64,
@@ -77,7 +78,7 @@ pub(super) struct Operations {
 
 #[derive(Debug, Default)]
 struct Admitted {
-    names: HashSet<Arc<str>>,
+    names: AHashSet<Arc<str>>,
     /// Order of the last use, for eviction.
     used: u64,
 }

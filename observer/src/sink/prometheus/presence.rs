@@ -1,7 +1,6 @@
 //! Who is still there: series of a capability or caller whose last process is gone are removed after a while.
 
-use std::hash::{BuildHasher, RandomState};
-
+use ahash::RandomState;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::series::Owner;

@@ -1,7 +1,6 @@
 //! Families with bounded series: each series belongs to a capability and perhaps a caller, and goes when they go.
 
-use std::hash::{BuildHasher, RandomState};
-
+use ahash::RandomState;
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 use rustc_hash::FxHashMap;
