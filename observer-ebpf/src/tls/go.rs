@@ -25,7 +25,7 @@ use aya_ebpf::{
 };
 use observer_common::{drops::DropReason, limits::MAX_OPEN_CALLS, stream::Direction};
 
-use super::{TlsCall, ended, is_being_attached, tell};
+use super::{TlsCall, ended, is_being_attached, stay_off_private_stack, tell};
 use crate::{
     call::UNRETURNED,
     emit,
@@ -54,17 +54,20 @@ static GO_WRITES: LruHashMap<[u64; 2], u64> = LruHashMap::with_max_entries(MAX_O
 // func (c *Conn) Write(b []byte) (int, error)
 #[uprobe]
 pub fn go_tls_send(ctx: ProbeContext) -> i32 {
+    stay_off_private_stack(&ctx);
     entered(&ctx, Direction::Sent)
 }
 
 // func (c *Conn) Read(b []byte) (int, error)
 #[uprobe]
 pub fn go_tls_receive(ctx: ProbeContext) -> i32 {
+    stay_off_private_stack(&ctx);
     entered(&ctx, Direction::Received)
 }
 
 #[uprobe]
 pub fn go_tls_return(ctx: ProbeContext) -> i32 {
+    stay_off_private_stack(&ctx);
     if watches_current() {
         returned(&ctx, register(&ctx, registers::FIRST));
     }
@@ -74,6 +77,7 @@ pub fn go_tls_return(ctx: ProbeContext) -> i32 {
 // func (c *Conn) Close() error
 #[uprobe]
 pub fn go_tls_end(ctx: ProbeContext) -> i32 {
+    stay_off_private_stack(&ctx);
     ended(register(&ctx, registers::FIRST));
     0
 }

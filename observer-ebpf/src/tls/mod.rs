@@ -25,7 +25,7 @@ use aya_ebpf::{
     EbpfContext,
     helpers::generated::bpf_get_attach_cookie,
     macros::{fexit, map, uprobe, uretprobe},
-    maps::{Array, HashMap},
+    maps::{Array, HashMap, ProgramArray},
     programs::{FExitContext, ProbeContext, RetProbeContext},
 };
 use observer_common::{
@@ -100,6 +100,23 @@ impl TlsCall {
     }
 }
 
+/// Programs that another may go on in: none. See [`stay_off_private_stack`].
+#[map]
+static NO_PROGRAMS: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// Makes the program have its stack where the kernel's is. From 6.13 on the kernel gives a program one of its own for each processor
+/// (`bpf_enable_priv_stack`), since it does not run a program within itself; but a program on a uprobe it does, where tasks are preempted
+/// inside the kernel (`bpf_prog_run_array_uprobe`): two tasks then write over each other's values, and the kernel dies of it. A program in
+/// which there is a tail call, made or not, gets none.
+#[inline(always)]
+fn stay_off_private_stack(ctx: &impl EbpfContext) {
+    // Never so, which the verifier knows and the compiler does not.
+    if setting!(observer) == u32::MAX {
+        // SAFETY: there is no program to go on in.
+        unsafe { NO_PROGRAMS.tail_call(ctx, 0) };
+    }
+}
+
 /// Calls into TLS libraries, by thread. One does system calls of its own, which are in `CALLS` meanwhile.
 #[map]
 pub static TLS_CALLS: HashMap<u64, TlsCall> = HashMap::with_max_entries(MAX_OPEN_CALLS, 0);
@@ -108,6 +125,7 @@ pub static TLS_CALLS: HashMap<u64, TlsCall> = HashMap::with_max_entries(MAX_OPEN
 // ssize_t gnutls_record_send(gnutls_session_t session, const void *data, size_t data_size)
 #[uprobe]
 pub fn tls_send(ctx: ProbeContext) -> i32 {
+    stay_off_private_stack(&ctx);
     entered(&ctx, Direction::Sent, None)
 }
 
@@ -115,12 +133,14 @@ pub fn tls_send(ctx: ProbeContext) -> i32 {
 // int SSL_write_early_data(SSL *s, const void *buf, size_t num, size_t *written)
 #[uprobe]
 pub fn tls_send_length4(ctx: ProbeContext) -> i32 {
+    stay_off_private_stack(&ctx);
     entered(&ctx, Direction::Sent, Some(3))
 }
 
 // int SSL_write_ex2(SSL *s, const void *buf, size_t num, uint64_t flags, size_t *written)
 #[uprobe]
 pub fn tls_send_length5(ctx: ProbeContext) -> i32 {
+    stay_off_private_stack(&ctx);
     entered(&ctx, Direction::Sent, Some(4))
 }
 
@@ -128,6 +148,7 @@ pub fn tls_send_length5(ctx: ProbeContext) -> i32 {
 // ssize_t gnutls_record_recv(gnutls_session_t session, void *data, size_t data_size)
 #[uprobe]
 pub fn tls_receive(ctx: ProbeContext) -> i32 {
+    stay_off_private_stack(&ctx);
     entered(&ctx, Direction::Received, None)
 }
 
@@ -135,11 +156,13 @@ pub fn tls_receive(ctx: ProbeContext) -> i32 {
 // int SSL_read_early_data(SSL *s, void *buf, size_t num, size_t *readbytes)
 #[uprobe]
 pub fn tls_receive_length4(ctx: ProbeContext) -> i32 {
+    stay_off_private_stack(&ctx);
     entered(&ctx, Direction::Received, Some(3))
 }
 
 #[uretprobe]
 pub fn tls_return(ctx: RetProbeContext) -> i32 {
+    stay_off_private_stack(&ctx);
     returned(ctx.as_ptr(), ctx.ret());
     0
 }
@@ -148,6 +171,7 @@ pub fn tls_return(ctx: RetProbeContext) -> i32 {
 // void gnutls_deinit(gnutls_session_t session)
 #[uprobe]
 pub fn tls_end(ctx: ProbeContext) -> i32 {
+    stay_off_private_stack(&ctx);
     ended(ctx.arg(0).unwrap_or(0));
     0
 }

@@ -14,7 +14,7 @@
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 use observer_common::stream::Direction;
 
-use super::{TLS_CALLS, TlsCall, begun};
+use super::{TLS_CALLS, TlsCall, begun, stay_off_private_stack};
 use crate::{kernel::read_user, scope};
 
 /// `PR_MSG_PEEK` of `prio.h`: the bytes come again.
@@ -27,18 +27,21 @@ const MAX_ABOVE: u32 = 2;
 // PRInt32 PR_Send(PRFileDesc *fd, const void *buf, PRInt32 amount, PRIntn flags, PRIntervalTime timeout)
 #[uprobe]
 pub fn tls_send_file(ctx: ProbeContext) -> i32 {
+    stay_off_private_stack(&ctx);
     entered(&ctx, Direction::Sent, 0)
 }
 
 // PRInt32 PR_Read(PRFileDesc *fd, void *buf, PRInt32 amount)
 #[uprobe]
 pub fn tls_receive_file(ctx: ProbeContext) -> i32 {
+    stay_off_private_stack(&ctx);
     entered(&ctx, Direction::Received, 0)
 }
 
 // PRInt32 PR_Recv(PRFileDesc *fd, void *buf, PRInt32 amount, PRIntn flags, PRIntervalTime timeout)
 #[uprobe]
 pub fn tls_receive_file_flags(ctx: ProbeContext) -> i32 {
+    stay_off_private_stack(&ctx);
     entered(&ctx, Direction::Received, ctx.arg::<u64>(3).unwrap_or(0) as u32)
 }
 

@@ -20,7 +20,7 @@
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 use observer_common::{drops::DropReason, stream::Direction};
 
-use super::{TlsCall, begun};
+use super::{TlsCall, begun, stay_off_private_stack};
 use crate::{emit, kernel::read_user, scope::watches_current};
 
 /// Bytes of plain text in one record, at most (RFC 8446 section 5.1).
@@ -30,6 +30,7 @@ const RECORD: u64 = 16 << 10;
 // enum OutboundChunks<'a> { Single(&'a [u8]), Multiple { chunks: &'a [&'a [u8]], start: usize, end: usize } }
 #[uprobe]
 pub fn tls_send_chunks(ctx: ProbeContext) -> i32 {
+    stay_off_private_stack(&ctx);
     if !watches_current() {
         return 0;
     }
@@ -55,6 +56,7 @@ pub fn tls_send_chunks(ctx: ProbeContext) -> i32 {
 // enum Payload<'a> { Borrowed(&'a [u8]), Owned(Vec<u8>) }
 #[uprobe]
 pub fn tls_receive_payload(ctx: ProbeContext) -> i32 {
+    stay_off_private_stack(&ctx);
     if !watches_current() {
         return 0;
     }
