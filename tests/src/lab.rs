@@ -21,7 +21,7 @@ pub(crate) enum ScopeKind {
 /// How many of the pairs to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Pairs {
-    /// One Python and one Node pair on stdio and on HTTP.
+    /// A pair of some SDKs on what they have: `Pair::quick`.
     Quick,
     /// Every client and every server once on every transport it has.
     Each,

@@ -216,11 +216,15 @@ impl Pair {
         pairs
     }
 
-    /// One Python pair of the new era and one Node pair of the old, on stdio, on HTTP and through TLS.
+    /// One Python pair of the new era and one Node pair of the old, on stdio, on HTTP and through TLS; and one in Go through TLS, whose
+    /// probes are of another kind and more in number.
     pub(crate) fn quick() -> Vec<Self> {
         let sides = [(Client::Py23, Server::Py23), (Client::NodeSdk, Server::NodeSdk)];
         let over = |transport| sides.map(|(client, server)| Self::new(client, server, transport));
-        [over(Transport::Stdio), over(Transport::Http), over(Transport::Https)].concat()
+        let in_go = [Transport::Https, Transport::Https2].map(|transport| Self::new(Client::Go, Server::Go, transport));
+        let mut pairs = [over(Transport::Stdio), over(Transport::Http), over(Transport::Https)].concat();
+        pairs.extend(in_go);
+        pairs
     }
 
     /// As few pairs as let every client and every server take part on every transport that it has.

@@ -33,6 +33,10 @@ use crate::{
     scope::{current_process, watches_current},
 };
 
+/// Nanoseconds after which a write that has not returned is told by who reads: long against what a write takes, which is better told
+/// when it returns, since its bytes may be written over from then on; short against what comes before an answer.
+const LATE: u64 = 100_000;
+
 /// A call into Go's `crypto/tls` between its entry and its return.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -162,7 +166,9 @@ fn tell_write_under_way(session: u64, attaching: u64) {
         let Some(go) = GO_CALLS.get_ptr_mut(&key(goroutine)) else {
             return;
         };
-        if (*go).call.session != session || (*go).call.direction != Direction::Sent as u64 {
+        let call = &raw const (*go).call;
+        let is_late = emit::now().wrapping_sub((*call).entered) > LATE;
+        if (*call).session != session || (*call).direction != Direction::Sent as u64 || !is_late {
             return;
         }
         write_volatile(&raw mut (*go).call.session, 0);
