@@ -17,13 +17,10 @@
 
 mod ciphertext;
 mod moved;
+mod passed;
 mod state;
 
-use std::hash::Hasher;
-
-use rustc_hash::FxHasher;
-
-use self::ciphertext::{go_together, is_record};
+use self::ciphertext::{LEAST_AROUND, go_together, is_record};
 use self::moved::Moved;
 use self::state::{Role, Sent, Session, Socket, Thread, way};
 use super::Pipeline;
@@ -42,16 +39,16 @@ const MAX_LOOKS: u32 = 64;
 /// Neighbourhoods that prove that a socket carries a session: of one session, or one at each end of the connection.
 const PROOF: u8 = 2;
 
+/// Nanoseconds between what neighbours do, at most: a thread that does both does one right after the other, unless it is kept from going
+/// on. What lies further apart may have had calls on muted sockets in between.
+const APART: u64 = 10_000_000;
+
 /// Nanoseconds that what a server reads waits for the proof.
 const MAX_WAIT: u64 = 300_000_000;
 
 /// Bytes that wait of one session, and sessions of which any do.
 const MAX_WAITING_BYTES: usize = 256 << 10;
 const MAX_WAITING: usize = 1024;
-
-/// Bytes that a call must move to be known again at the other end, and bytes of it that are compared.
-const LEAST_KNOWN_AGAIN: usize = 24;
-const MOST_COMPARED: usize = 4 << 10;
 
 /// An end of a socket's stream.
 type Place = (LinkId, usize);
@@ -110,21 +107,19 @@ impl Underlay {
             candidate: None,
             held: Vec::new(),
             moved: [0; 2],
+            moved_here: [0; 2],
             since: data.entered.unwrap_or(data.returned),
             until: data.returned,
         });
         session.until = data.returned;
         session.moved[way(data.direction)] += u64::from(data.span);
+        session.moved_here[way(data.direction)] += u64::from(data.span);
         if session.role == Role::Unknown {
             let sender = framing::sender_of(&data.bytes);
             session.client |= sender.is_some_and(|side| (side == Side::Client) == (data.direction == Direction::Sent));
         }
         if let Some((link, end)) = session.socket {
-            let other = self.sockets.get(&link).and_then(|socket| socket.sessions[1 - end]);
-            let wanted = other.map_or(data.direction == Direction::Sent, |other| self.is_on_its_way(other));
-            if wanted && data.bytes.len() >= LEAST_KNOWN_AGAIN {
-                *self.passed.entry(digest(data, data.direction), || (link, 1 - end)) = (link, 1 - end);
-            }
+            self.remember(data, (link, 1 - end));
             return Vec::new();
         }
         let thread = self.threads.entry(data.tid, Thread::default);
@@ -149,19 +144,23 @@ impl Underlay {
             }
             return Vec::new();
         }
+        let Some((place, received, returned)) = thread.received.take() else {
+            return Vec::new();
+        };
         // rustls decrypts all it has read before it reads on.
         let movable = self.movable.contains(&data.key);
-        let received = if movable {
-            thread.received
+        let rest = received.checked_sub(bytes + LEAST_AROUND);
+        if movable {
+            thread.received = rest.map(|rest| (place, rest, returned));
+        }
+        let fits = if movable {
+            rest.is_some()
         } else {
-            thread.received.take()
-        };
-        let Some((place, received, returned)) = received else {
-            return Vec::new();
+            go_together(bytes, 1, received)
         };
         if entered <= returned && returned <= data.returned {
             self.prove(data.key, place, PROOF)
-        } else if movable || go_together(bytes, 1, received) {
+        } else if fits && entered.since(returned) <= APART {
             let session = self.session_at(data.key, place);
             self.prove(session, place, 1)
         } else {
@@ -183,7 +182,7 @@ impl Underlay {
         let entered = data.entered.unwrap_or(data.returned);
         if sent.entered <= entered && data.returned <= sent.returned {
             self.prove(sent.session, place, PROOF)
-        } else if go_together(sent.bytes, sent.calls, bytes) {
+        } else if go_together(sent.bytes, sent.calls, bytes) && entered.since(sent.returned) <= APART {
             let session = self.session_at(sent.session, place);
             self.prove(session, place, 1)
         } else {
@@ -235,30 +234,6 @@ impl Underlay {
         Vec::new()
     }
 
-    /// The end of a connection at which a session reads what was written at the other, or writes what was read there.
-    fn known_again(&self, key: StreamKey) -> Option<Place> {
-        let held = &self.sessions.get(&key)?.held;
-        let told = held.iter().filter(|data| data.bytes.len() >= LEAST_KNOWN_AGAIN);
-        let mut places = told.filter_map(|data| {
-            let there = match data.direction {
-                Direction::Sent => Direction::Received,
-                Direction::Received => Direction::Sent,
-            };
-            self.passed.get(&digest(data, there))
-        });
-        let may_be = |(link, end): &&Place| {
-            let session = self.sockets.get(link).and_then(|socket| socket.sessions[*end]);
-            session.map_or_else(|| self.is_free((*link, *end)), |other| self.is_on_its_way(other))
-        };
-        places.find(may_be).copied()
-    }
-
-    /// Whether it is not known which session is at an end of a socket.
-    fn is_free(&self, (link, end): Place) -> bool {
-        let socket = self.sockets.get(&link);
-        socket.is_some_and(|socket| socket.sessions[end].is_none())
-    }
-
     /// A session is its own call: what it has read comes out.
     fn release(&mut self, key: StreamKey) -> Vec<Data> {
         self.waiting.retain(|(_, other)| *other != key);
@@ -298,8 +273,9 @@ impl Pipeline {
 
     /// Whether what is under TLS, perhaps, is still to be looked at when it is found to be no MCP itself.
     pub(crate) fn may_carry_tls(&self, link: LinkId) -> bool {
+        let may_still_come = |session: &Option<StreamKey>| session.is_none_or(|key| self.underlay.is_on_its_way(key));
         let socket = self.underlay.sockets.get(&link);
-        socket.is_some_and(|socket| socket.looks <= MAX_LOOKS && socket.sessions.contains(&None))
+        socket.is_some_and(|socket| socket.looks <= MAX_LOOKS && socket.sessions.iter().any(may_still_come))
     }
 
     /// Takes plain text; returns what of it is to be worked through now.
@@ -313,6 +289,9 @@ impl Pipeline {
         }
         self.follow_moves();
         self.rename(&mut data);
+        if let Some((link, _)) = self.underlay.settles(&data) {
+            self.tell_verdict(link, Verdict::NotMcp);
+        }
         match self.underlay.role(data.key) {
             Role::Told => vec![data],
             Role::Shadow => {
@@ -475,13 +454,4 @@ impl Pipeline {
     pub(crate) fn forget_socket(&mut self, link: LinkId) {
         self.underlay.sockets.remove(&link);
     }
-}
-
-/// What a call that moved plain text is known by, at the end where it went that way.
-fn digest(data: &Data, direction: Direction) -> u64 {
-    let mut hasher = FxHasher::default();
-    hasher.write_usize(way(direction));
-    hasher.write_u32(data.span);
-    hasher.write(&data.bytes[..data.bytes.len().min(MOST_COMPARED)]);
-    hasher.finish()
 }

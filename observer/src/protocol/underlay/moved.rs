@@ -21,7 +21,15 @@ impl Underlay {
     /// Whether a session may still be moved: where it stays it both reads and writes.
     pub(super) fn is_on_its_way(&self, key: StreamKey) -> bool {
         let session = self.sessions.get(&key);
-        self.movable.contains(&key) && session.is_some_and(|session| session.moved.contains(&0))
+        self.movable.contains(&key) && session.is_some_and(|session| session.moved_here.contains(&0))
+    }
+
+    /// The socket of a session that with these bytes turns out to stay where it is.
+    pub(super) fn settles(&self, data: &Data) -> Option<Place> {
+        let session = self.sessions.get(&data.key)?;
+        let is_first = session.moved_here[way(data.direction)] == u64::from(data.span);
+        let settles = is_first && self.movable.contains(&data.key) && !self.is_on_its_way(data.key);
+        session.socket.filter(|_| settles)
     }
 
     /// Makes what was seen after a session was moved a part of what it was before.
@@ -61,6 +69,7 @@ impl Underlay {
         };
         session.at = key;
         session.until = after.until;
+        session.moved_here = after.moved_here;
         for (all, more) in session.moved.iter_mut().zip(after.moved) {
             *all += more;
         }
