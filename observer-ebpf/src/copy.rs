@@ -4,15 +4,17 @@
 //! iteration looks alike to the verifiers of 5.10 and later, and they need not follow every combination.
 
 use core::{
+    ffi::c_void,
     mem::size_of,
     ptr::{read_volatile, write_volatile},
 };
 
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use observer_common::{drops::DropReason, limits::MAX_SEGMENTS};
 
 use crate::{
     call::{self, Call, VECTOR_IN_USER},
-    emit::{self, MAX_PIECE},
+    emit::{self, GATHERED, MAX_PIECE},
     kernel::{read, read_user},
     stream,
     syscall::MessageHeader,
@@ -20,6 +22,9 @@ use crate::{
 
 /// Iterations of the copy loop: every segment may begin a piece, and the longest call is cut into 17.
 const STEPS: u32 = 64;
+
+/// Buffers of a call that go into one record, of [`GATHERED`] bytes at most: a head and its body, a body and its frame.
+const BUFFERS: u64 = 8;
 
 /// What remains of a call's tags in records whose bytes are all there.
 const NOTHING_MISSING: u64 = !(0xff << 48);
@@ -64,6 +69,9 @@ pub extern "C" fn copy_call() -> u64 {
     let Some(call) = call::entry() else { return 0 };
     // SAFETY: a live map value that only this thread uses.
     unsafe {
+        if gather(call) {
+            return 0;
+        }
         for _ in 0..STEPS {
             if !step(call) {
                 return 0;
@@ -86,6 +94,57 @@ pub extern "C" fn copy_call() -> u64 {
         );
     }
     0
+}
+
+/// Copies a call of a few buffers and one record; false for any other, and where a buffer cannot be read.
+#[inline(always)]
+unsafe fn gather(call: *mut Call) -> bool {
+    // SAFETY: the caller passes a live map value.
+    unsafe {
+        let total = (*call).total;
+        let is_small = (*call).segments <= BUFFERS && total <= GATHERED;
+        if !is_small || (*call).head_end != total || (*call).message_end < total {
+            return false;
+        }
+        let is_told = emit::gathered(
+            total | (*call).tags,
+            (*call).birth,
+            (*call).position,
+            (*call).entered,
+            |room| gather_into(call, room),
+        );
+        write_volatile(&raw mut (*call).done, 0);
+        is_told
+    }
+}
+
+/// Puts the bytes of a call's buffers one behind the other at `room`, which has [`GATHERED`] bytes twice.
+#[inline(always)]
+unsafe fn gather_into(call: *mut Call, room: *mut u8) -> bool {
+    // SAFETY: the caller passes a live map value; what is written lies in `room` by the bounds that stand before it.
+    unsafe {
+        let mut offset = (*call).offset;
+        for number in 0..BUFFERS {
+            if number >= (*call).segments {
+                break;
+            }
+            let (base, length) = segment(call, (*call).vector + 16 * number);
+            let done = read_volatile(&raw const (*call).done);
+            let length = forget(call, length.wrapping_sub(offset).min((*call).total - done));
+            if done > GATHERED || length > GATHERED {
+                return false;
+            }
+            if bpf_probe_read_user(room.add(done as usize).cast(), length as u32, (base + offset) as *const c_void) != 0 {
+                return false;
+            }
+            write_volatile(&raw mut (*call).done, done + length);
+            if done + length == (*call).total {
+                return true;
+            }
+            offset = 0;
+        }
+    }
+    false
 }
 
 /// Copies one piece, or tells of the gap, or goes on to the next segment. False when nothing is left.

@@ -29,6 +29,9 @@ use crate::{
 /// Bytes that one record can carry.
 pub const MAX_PIECE: u64 = (MAX_RECORD_BYTES - size_of::<Data>()) as u64;
 
+/// Bytes of several buffers that go into one record.
+pub const GATHERED: u64 = 2_048;
+
 /// Nanoseconds of `CLOCK_MONOTONIC`.
 #[inline(always)]
 pub fn now() -> u64 {
@@ -210,4 +213,33 @@ pub extern "C" fn emit_bytes(from: u64, length_and_tags: u64, stream: u64, posit
         _ => class!(65_480, from, n, head, n),
     }
     0
+}
+
+/// Puts a record of bytes (as many as the low 32 bits of `length_and_tags` say; at most [`GATHERED`]) into the ring that `fill` copies
+/// together. False, and nothing in the ring, where it cannot or there is no room.
+///
+/// There is room for twice as many: so the verifier sees that what begins in the first half ends in the second.
+#[inline(always)]
+pub fn gathered(
+    length_and_tags: u64,
+    stream: u64,
+    position: u64,
+    entered: u64,
+    fill: impl FnOnce(*mut u8) -> bool,
+) -> bool {
+    let Some(mut place) = RING.reserve::<[u64; (2 * GATHERED as usize + size_of::<Data>()) / 8]>(0) else {
+        return false;
+    };
+    let start = place.as_mut_ptr().cast::<Data>();
+    // SAFETY: there is room for the head and twice `GATHERED` bytes.
+    let is_full = fill(unsafe { start.add(1).cast() });
+    if is_full {
+        let n = length_and_tags as u32;
+        // SAFETY: as above.
+        unsafe { start.write(data(length_and_tags, n, n, stream, position, entered)) };
+        place.submit(BPF_RB_NO_WAKEUP.into());
+    } else {
+        place.discard(BPF_RB_NO_WAKEUP.into());
+    }
+    is_full
 }
