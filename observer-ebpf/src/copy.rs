@@ -134,7 +134,12 @@ unsafe fn gather_into(call: *mut Call, room: *mut u8) -> bool {
             if done > GATHERED || length > GATHERED {
                 return false;
             }
-            if bpf_probe_read_user(room.add(done as usize).cast(), length as u32, (base + offset) as *const c_void) != 0 {
+            if bpf_probe_read_user(
+                room.add(done as usize).cast(),
+                length as u32,
+                (base + offset) as *const c_void,
+            ) != 0
+            {
                 return false;
             }
             write_volatile(&raw mut (*call).done, done + length);

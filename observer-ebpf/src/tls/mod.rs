@@ -267,7 +267,7 @@ fn returned(ctx: *mut c_void, result: i32) {
     };
     // A call that moved nothing wants to be made again, or the connection has ended: freeing the session tells.
     if moved != 0
-        && let Err(reason) = tell(tls, session, moved, 0, || is_being_attached(ctx))
+        && let Err(reason) = tell(tls, session, moved, 0, || is_being_attached(ctx), || 0)
     {
         emit::count(reason, moved);
     }
@@ -284,7 +284,8 @@ fn ended(session: u64) {
     }
 }
 
-/// Tells of the plain text that a call has moved. `flags` are further ones of the `Call`; `is_being_attached` says so of the library.
+/// Tells of the plain text that a call has moved. `flags` are further ones of the `Call`; `is_being_attached` says so of the library, and
+/// `socket` is asked for the birth number of the socket under a session that is not in sight yet.
 #[inline(always)]
 fn tell(
     tls: *mut TlsCall,
@@ -292,6 +293,7 @@ fn tell(
     moved: u64,
     flags: u64,
     is_being_attached: impl FnOnce() -> bool,
+    socket: impl FnOnce() -> u64,
 ) -> Result<(), DropReason> {
     // SAFETY: a live map value.
     if moved > unsafe { (*tls).size } {
@@ -305,14 +307,14 @@ fn tell(
         // Another may have come to the same place: the daemon finds out.
         Some(stream) if movable != 0 && !is_settled(stream) && !was_last(stream) => {
             let _ = STREAMS.remove(&object);
-            open_tls(object, number, session, movable);
+            open_tls(object, number, session, movable, 0);
             STREAMS.get_ptr_mut(&object).ok_or(DropReason::TableFull)?
         }
         Some(stream) => stream,
         // Of a library with some of its probes the calls would be seen and not their answers, or the other way round.
         None if is_being_attached() => return Err(DropReason::Unprobed),
         None => {
-            open_tls(object, number, session, movable);
+            open_tls(object, number, session, movable, socket());
             STREAMS.get_ptr_mut(&object).ok_or(DropReason::TableFull)?
         }
     };
@@ -399,10 +401,11 @@ fn address_space() -> u64 {
 /// Takes a session into sight. A function of its own, since its record needs stack.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn open_tls(object: u64, number: u64, session: u64, movable: u64) -> u64 {
+extern "C" fn open_tls(object: u64, number: u64, session: u64, movable: u64, socket: u64) -> u64 {
     let describe = |opened: &mut Opened| {
         opened.head.flags = if movable != 0 { OPENED_MOVABLE } else { 0 };
         opened.inode = session;
+        opened.peer = socket;
     };
     stream::open(object, Source::Tls, number, || (0, 0), describe);
     0

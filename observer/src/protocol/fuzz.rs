@@ -278,6 +278,7 @@ impl Stage {
                 remote: None,
                 netns: 0,
                 movable: false,
+                socket: None,
                 pid: Pid(1),
                 time: Timestamp(1),
             }));

@@ -18,6 +18,9 @@ impl Pipeline {
         if opened.movable {
             self.movable(opened.key);
         }
+        if let Some(socket) = opened.socket {
+            self.is_on(opened.key, socket);
+        }
         if self.streams.find(opened.key).is_none() {
             self.make_room();
         }

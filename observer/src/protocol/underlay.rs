@@ -59,6 +59,8 @@ pub(crate) struct Underlay {
     sessions: Recent<StreamKey, Session>,
     sockets: Recent<LinkId, Socket>,
     threads: Recent<u32, Thread>,
+    /// Sockets of sessions whose library tells.
+    told: Recent<StreamKey, StreamKey>,
     /// Processes whose plain text is seen.
     processes: Recent<Pid, ()>,
     /// What was last written into connections, and read, whose other end is not known or on its way, and that end.
@@ -79,6 +81,7 @@ impl Default for Underlay {
             sessions: Recent::new(MAX_REMEMBERED),
             sockets: Recent::new(MAX_REMEMBERED),
             threads: Recent::new(MAX_REMEMBERED),
+            told: Recent::new(MAX_REMEMBERED),
             processes: Recent::new(MAX_REMEMBERED),
             passed: Recent::new(MAX_REMEMBERED),
             waiting: Vec::new(),
@@ -287,6 +290,9 @@ impl Pipeline {
         for (session, place) in self.underlay.plain(&data) {
             self.bind(session, place);
         }
+        if let Some(place) = self.told_place(data.key) {
+            self.bind(data.key, place);
+        }
         self.follow_moves();
         self.rename(&mut data);
         if let Some((link, _)) = self.underlay.settles(&data) {
@@ -306,6 +312,18 @@ impl Pipeline {
             }
             Role::Unknown => self.underlay.hold(data, self.now),
         }
+    }
+
+    /// A library tells which socket is under a session.
+    pub(crate) fn is_on(&mut self, key: StreamKey, socket: StreamKey) {
+        *self.underlay.told.entry(key, || socket) = socket;
+    }
+
+    /// The end of a socket that a session is on as its library tells, unless that is known already.
+    fn told_place(&self, key: StreamKey) -> Option<Place> {
+        let known = self.underlay.sessions.get(&key).and_then(|session| session.socket);
+        let socket = self.underlay.told.get(&key)?;
+        self.streams.find(*socket).filter(|place| known != Some(*place))
     }
 
     /// Looks at the sockets of a process again that were muted while its library had no probes.
@@ -340,6 +358,7 @@ impl Pipeline {
             remote: ends[1 - end].address,
             netns: ends[end].netns,
             movable: false,
+            socket: None,
             pid: Pid(0),
             time: Timestamp(0),
         };
@@ -443,6 +462,7 @@ impl Pipeline {
     /// A session is over.
     pub(crate) fn forget_session(&mut self, key: StreamKey) {
         self.underlay.moved.remove(&key);
+        self.underlay.told.remove(&key);
         self.underlay.movable.remove(&key);
         if self.underlay.sessions.contains(&key) {
             self.settle(key);

@@ -61,13 +61,28 @@ impl Scene {
         (Line::Socket(a, b), Line::Socket(b, a))
     }
 
+    /// A session of TLS whose library tells which socket it is on.
+    pub(super) fn open_on(&mut self, key: u64, socket: u64) {
+        let opened = Opened {
+            socket: Some(StreamKey(socket)),
+            movable: false,
+            ..self.opened(key, None, Source::Tls)
+        };
+        self.pipeline.handle_event(Event::Opened(opened));
+    }
+
     pub(super) fn open(&mut self, key: u64, peer: Option<u64>, source: Source) {
+        let opened = self.opened(key, peer, source);
+        self.pipeline.handle_event(Event::Opened(opened));
+    }
+
+    fn opened(&mut self, key: u64, peer: Option<u64>, source: Source) -> Opened {
         let address = |key: u64| {
             let port = u16::try_from(key % 60_000).unwrap();
             (source == Source::Tcp).then(|| ([127, 0, 0, 1], port).into())
         };
         self.now += 10 * MICRO;
-        self.pipeline.handle_event(Event::Opened(Opened {
+        Opened {
             key: StreamKey(key),
             source,
             peer: peer.map(StreamKey),
@@ -76,9 +91,10 @@ impl Scene {
             remote: peer.and_then(address),
             netns: 0,
             movable: source == Source::Tls,
+            socket: None,
             pid: Pid(0),
             time: Timestamp(self.now),
-        }));
+        }
     }
 
     pub(super) fn write(&mut self, pid: u32, line: Line, bytes: &[u8]) {
