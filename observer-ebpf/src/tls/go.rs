@@ -88,7 +88,9 @@ pub fn go_tls_return(ctx: ProbeContext) -> i32 {
 #[uprobe]
 pub fn go_tls_end(ctx: ProbeContext) -> i32 {
     stay_off_private_stack(&ctx);
-    ended(register(&ctx, registers::FIRST));
+    // It breaks off a write that is under way, and does not wait for it.
+    let session = register(&ctx, registers::FIRST);
+    ended(session, GO_WRITES.get_ptr(&key(session)).is_some());
     0
 }
 

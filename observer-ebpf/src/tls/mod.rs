@@ -78,6 +78,9 @@ pub struct TlsCall {
 /// `Stream::flags`: words have been written.
 const WORDS: u32 = 1 << 31;
 
+/// `Stream::flags`: the session was ended at `armed_until`, while a write on it was under way, which is still to be told.
+const ENDED: u32 = 1 << 30;
+
 /// Bytes in one direction with none in the other after which a movable session is taken to stay where it is.
 const SETTLED: u64 = 4096;
 
@@ -172,7 +175,7 @@ pub fn tls_return(ctx: RetProbeContext) -> i32 {
 #[uprobe]
 pub fn tls_end(ctx: ProbeContext) -> i32 {
     stay_off_private_stack(&ctx);
-    ended(ctx.arg(0).unwrap_or(0));
+    ended(ctx.arg(0).unwrap_or(0), false);
     0
 }
 
@@ -273,14 +276,25 @@ fn returned(ctx: *mut c_void, result: i32) {
     }
 }
 
-/// Tells that a session is over.
+/// Tells that a session is over, and forgets it unless a write on it is under way.
 #[inline(always)]
-fn ended(session: u64) {
+fn ended(session: u64, writes: bool) {
     let object = object(session);
-    if let Some(stream) = stream::known(object, address_space()) {
-        // SAFETY: a live map value.
-        emit::closed(Source::Tls as u8, Direction::Sent, 0, unsafe { (*stream).birth });
-        let _ = STREAMS.remove(&object);
+    let Some(stream) = stream::known(object, address_space()) else {
+        return;
+    };
+    // SAFETY: a live map value.
+    unsafe {
+        if (*stream).flags & ENDED != 0 {
+            return;
+        }
+        emit::closed(Source::Tls as u8, Direction::Sent, 0, (*stream).birth);
+        if writes {
+            (*stream).armed_until = emit::now();
+            (*stream).flags |= ENDED;
+        } else {
+            let _ = STREAMS.remove(&object);
+        }
     }
 }
 
@@ -305,9 +319,9 @@ fn tell(
     let movable = unsafe { (*tls).movable };
     let stream = match known {
         // Another may have come to the same place: the daemon finds out.
-        Some(stream) if movable != 0 && !is_settled(stream) && !was_last(stream) => {
+        Some(stream) if movable != 0 && !is_settled(stream) && !was_last(stream) || ended_before(stream, tls) => {
             let _ = STREAMS.remove(&object);
-            open_tls(object, number, session, movable, 0);
+            open_tls(object, number, session, movable, socket());
             STREAMS.get_ptr_mut(&object).ok_or(DropReason::TableFull)?
         }
         Some(stream) => stream,
@@ -342,8 +356,18 @@ fn tell(
         (*call).size = (*tls).size;
         call::begin(call, stream, (*stream).sent);
         call::finish(call, stream, moved as i64, totals::position);
+        if (*stream).flags & ENDED != 0 {
+            let _ = STREAMS.remove(&object);
+        }
     }
     Ok(())
+}
+
+/// Whether the session of `stream` was over before a call began: the call is on another at the same place.
+#[inline(always)]
+fn ended_before(stream: *mut Stream, tls: *const TlsCall) -> bool {
+    // SAFETY: live map values.
+    unsafe { (*stream).flags & ENDED != 0 && (*stream).armed_until < (*tls).entered }
 }
 
 /// Whether a movable session is where it will stay. On its way it reads what came with the end of the handshake, or greets with frames of
