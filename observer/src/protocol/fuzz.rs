@@ -8,6 +8,8 @@
     reason = "to panic is how a target says that something is wrong"
 )]
 
+mod tls;
+
 use bytes::Bytes;
 
 use super::event::{Closed, Data, Direction, Event, Missing, Opened, Pid, Position, Source, StreamKey, Timestamp};
@@ -33,6 +35,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("sse", sse),
     ("jsonrpc", json_rpc),
     ("pipeline", pipeline),
+    ("tls", tls::tls),
 ];
 
 /// Bytes that a framer may hold in these targets.
@@ -240,10 +243,10 @@ pub fn pipeline(input: &[u8]) {
             }
         }
         stage.pipeline.handle_timeout(Timestamp(stage.now));
-        stage.check();
+        check(&mut stage.pipeline);
     }
     stage.pipeline.finish(Timestamp(stage.now + 1));
-    stage.check();
+    check(&mut stage.pipeline);
 }
 
 /// The object at an end.
@@ -260,13 +263,7 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
-        let limits = Limits {
-            streams: 8,
-            stream_bytes: MAX_BYTES,
-            call_deadline: 5_000_000_000,
-            ..Limits::default()
-        };
-        let mut pipeline = Pipeline::new(limits);
+        let mut pipeline = Pipeline::new(limits());
         for end in 0..2 * STREAMS {
             let source = if end < STREAMS { Source::Tcp } else { Source::Unix };
             pipeline.handle_event(Event::Opened(Opened {
@@ -315,22 +312,38 @@ impl Stage {
     }
 
     fn close(&mut self, end: usize) {
-        self.pipeline.handle_event(Event::Closed(Closed {
-            key: key(end),
-            direction: Direction::Sent,
-            readers_left: false,
-            writers_left: false,
-            pid: Pid(10),
-            time: Timestamp(self.now),
-        }));
+        self.pipeline.handle_event(closed(key(end), self.now));
     }
+}
 
-    fn check(&mut self) {
-        while self.pipeline.poll_output().is_some() {}
-        for (_, link) in self.pipeline.streams.iter() {
-            for flow in link.flows() {
-                assert!(flow.is_balanced(), "bytes are not accounted for: {flow:?}");
-            }
+/// Few streams, so that some are let go.
+fn limits() -> Limits {
+    Limits {
+        streams: 8,
+        stream_bytes: MAX_BYTES,
+        call_deadline: 5_000_000_000,
+        ..Limits::default()
+    }
+}
+
+/// An end of a stream is closed.
+const fn closed(key: StreamKey, now: u64) -> Event {
+    Event::Closed(Closed {
+        key,
+        direction: Direction::Sent,
+        readers_left: false,
+        writers_left: false,
+        pid: Pid(10),
+        time: Timestamp(now),
+    })
+}
+
+/// Works off what there is, and holds every flow to the sum of its bytes.
+fn check(pipeline: &mut Pipeline) {
+    while pipeline.poll_output().is_some() {}
+    for (_, link) in pipeline.streams.iter() {
+        for flow in link.flows() {
+            assert!(flow.is_balanced(), "bytes are not accounted for: {flow:?}");
         }
     }
 }
