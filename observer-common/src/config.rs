@@ -74,6 +74,8 @@ pub struct Layout {
     pub socket_sk: u32,
     /// `socket_alloc.vfs_inode`: from a `struct socket` to its inode.
     pub socket_inode: u32,
+    /// `socket.file`.
+    pub socket_file: u32,
     /// `sock.sk_socket`.
     pub sock_socket: u32,
     /// `sock.sk_type`.
@@ -182,7 +184,7 @@ pub struct Settings {
     pub returns: u32,
 }
 
-const _: () = assert!(size_of::<Layout>() == 70 * 4 && size_of::<Settings>() == 24);
+const _: () = assert!(size_of::<Layout>() == 71 * 4 && size_of::<Settings>() == 24);
 
 #[cfg(feature = "user")]
 // SAFETY: `repr(C)`, `u32` fields only, no padding, every bit pattern valid.

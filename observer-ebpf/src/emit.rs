@@ -23,7 +23,7 @@ use observer_common::{
 
 use crate::{
     maps::{DROPS, RING},
-    scope::{current_process, current_thread},
+    scope::{current, current_process},
 };
 
 /// Bytes that one record can carry.
@@ -134,15 +134,16 @@ pub fn closed(source: u8, direction: Direction, flags: u8, stream: u64) {
 #[inline(always)]
 fn data(tags: u64, captured: u32, span: u32, stream: u64, position: u64, entered: u64) -> Data {
     let sequence = ((tags & !AT_ENTRY) >> 56) as u8;
+    let current = current();
     Data {
         head: Head {
             kind: RecordKind::Data as u8,
             source: (tags >> 32) as u8,
             direction: (tags >> 40) as u8,
             flags: 0,
-            pid: current_process(),
+            pid: (current >> 32) as u32,
         },
-        tid: current_thread(),
+        tid: current as u32,
         captured,
         span,
         missing: (tags >> 48) as u8,

@@ -27,10 +27,10 @@ use crate::{
     call::{self, Call},
     emit,
     function::{self, Entry, Return},
-    kernel::{offset, read},
+    kernel::{Access, Typed, offset, read},
     maps::{CONNECTIONS, STREAMS},
     stream::{self, RECEIVED_KNOWN, SENT_KNOWN, Stream},
-    unix::inode,
+    unix::number,
 };
 
 /// `MSG_OOB`, `MSG_PEEK`, `MSG_TRUNC` and `MSG_ERRQUEUE` of a receive: what it returns is not the stream's next bytes.
@@ -118,7 +118,7 @@ fn entered(direction: Direction, sock: u64, message: u64) {
         direction,
         iterator: message + offset!(msghdr_iter),
     };
-    function::entered(&call, || inode(sock), begin);
+    function::entered(&call, || number(Typed::load(sock + offset!(sock_socket))), begin);
 }
 
 #[inline(always)]
@@ -180,9 +180,9 @@ pub fn position(sock: u64, stream: *mut Stream, direction: u8, bytes: u64) -> u6
             &raw mut (*stream).received
         };
         let unseen = begin.wrapping_sub(*expected as u32);
+        let is_gap = (*stream).flags & known != 0 && unseen != 0 && unseen < 1 << 31;
         // What no probe saw being sent is copied where it is read, if that is in sight.
-        let lost = !sent || !call::reader_in_sight(stream, Source::Tcp as u8);
-        if (*stream).flags & known != 0 && unseen != 0 && unseen < 1 << 31 && lost {
+        if is_gap && !(sent && call::reader_in_sight(stream, Source::Tcp as u8)) {
             emit::count(DropReason::Unprobed, unseen.into());
         }
         (*stream).flags |= known;

@@ -105,8 +105,7 @@ fn entered(direction: Direction, socket: u64, message: u64) {
         direction,
         iterator: message + offset!(msghdr_iter),
     };
-    let number = || read(socket + offset!(socket_inode) + offset!(inode_number));
-    function::entered(&call, number, begin);
+    function::entered(&call, || number(socket), begin);
 }
 
 #[inline(always)]
@@ -234,6 +233,14 @@ pub fn release(socket: u64) {
         emit::closed(Source::Unix as u8, Direction::Sent, 0, unsafe { (*stream).birth });
         let _ = STREAMS.remove(&socket);
     }
+}
+
+/// Inode number of a `struct socket`, come to from an argument; 0 for one that no file belongs to.
+#[inline(always)]
+pub fn number(socket: u64) -> u64 {
+    let file: u64 = Typed::load(socket + offset!(socket_file));
+    let inode: u64 = Typed::load(file + offset!(file_inode));
+    Typed::load(inode + offset!(inode_number))
 }
 
 /// Inode number of a socket; 0 for one that no file belongs to.

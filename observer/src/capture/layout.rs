@@ -187,6 +187,7 @@ impl Types {
             pipe_buffer_length: need("pipe_buffer", "len")?,
             socket_sk: need("socket", "sk")?,
             socket_inode: need("socket_alloc", "vfs_inode")?,
+            socket_file: need("socket", "file")?,
             sock_socket: need("sock", "sk_socket")?,
             sock_type: need("sock", "sk_type")?,
             sock_protocol: need("sock", "sk_protocol")?,

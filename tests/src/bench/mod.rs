@@ -50,6 +50,9 @@ pub(crate) struct BenchArgs {
     /// SDK pairs make one call of so many: an emulated machine takes its time.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     fewer: u32,
+    /// SDK pairs of which only those are measured whose name contains this.
+    #[arg(long, default_value = "")]
+    only: String,
     /// How long the flood lasts, in seconds.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
@@ -75,13 +78,23 @@ enum What {
     Tls,
 }
 
+impl BenchArgs {
+    fn runs(&self) -> sdk::Runs<'_> {
+        sdk::Runs {
+            rounds: self.rounds,
+            fewer: self.fewer,
+            only: &self.only,
+        }
+    }
+}
+
 /// Runs the benchmarks and prints a line for each figure.
 pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
     let lab = Arc::new(Lab::for_bench(&args.observer, &args.peers, &args.backend)?);
     let mut report = Report::begin(&lab);
     let wanted = |what| args.what.is_empty() || args.what.contains(&what);
     if wanted(What::Sdk) {
-        sdk::measure(&lab, &args.object, args.rounds, args.fewer, &mut report)?;
+        sdk::measure(&lab, &args.object, args.runs(), &mut report)?;
     }
     if wanted(What::Bystander) {
         bystander::measure(&lab, &args.object, args.rounds, &mut report)?;
@@ -93,7 +106,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
         memory::measure(&lab, &mut report)?;
     }
     if wanted(What::Https) {
-        tls::measure_pairs(&lab, &args.object, args.rounds, args.fewer, &mut report)?;
+        tls::measure_pairs(&lab, &args.object, args.runs(), &mut report)?;
     }
     if wanted(What::Tls) {
         tls::measure(&lab, args.rounds, &mut report)?;

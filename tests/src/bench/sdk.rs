@@ -49,9 +49,17 @@ struct Closeness {
     behind: Vec<f64>,
 }
 
-/// Measures every case, with one call of `fewer`.
-pub(super) fn measure(lab: &Arc<Lab>, object: &Path, rounds: u32, fewer: u32, report: &mut Report) -> Result<()> {
-    measure_cases(lab, object, CASES, (rounds, fewer), THROUGHPUT, report)
+/// Which cases are measured, how often, and with one call of how many.
+#[derive(Clone, Copy)]
+pub(super) struct Runs<'a> {
+    pub(super) rounds: u32,
+    pub(super) fewer: u32,
+    pub(super) only: &'a str,
+}
+
+/// Measures pairs on stdio and HTTP.
+pub(super) fn measure(lab: &Arc<Lab>, object: &Path, runs: Runs<'_>, report: &mut Report) -> Result<()> {
+    measure_cases(lab, object, CASES, runs, THROUGHPUT, report)
 }
 
 /// Measures these cases, of whose calls a second this share must be left.
@@ -59,17 +67,20 @@ pub(super) fn measure_cases(
     lab: &Arc<Lab>,
     object: &Path,
     cases: &[Case],
-    (rounds, fewer): (u32, u32),
+    runs: Runs<'_>,
     throughput: f64,
     report: &mut Report,
 ) -> Result<()> {
     for &(client, server, transport, calls) in cases {
-        let calls = calls / fewer as usize;
+        let calls = calls / runs.fewer as usize;
         let pair = Pair::new(client, server, transport);
         let case = format!("sdk {} {}", pair.client.name(), transport.name());
+        if !case.contains(runs.only) {
+            continue;
+        }
         // A first run fills the caches of files and is not counted.
         run(lab, object, pair, calls, Attached::Nothing)?;
-        let runs = alternate(rounds, |attached| run(lab, object, pair, calls, attached))?;
+        let runs = alternate(runs.rounds, |attached| run(lab, object, pair, calls, attached))?;
         tell(&case, &runs, throughput, report);
     }
     Ok(())

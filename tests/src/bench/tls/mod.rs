@@ -45,8 +45,8 @@ pub(super) fn measure(lab: &Arc<Lab>, rounds: u32, report: &mut Report) -> Resul
 }
 
 /// Measures the pairs, with one call of `fewer`.
-pub(super) fn measure_pairs(lab: &Arc<Lab>, object: &Path, rounds: u32, fewer: u32, report: &mut Report) -> Result<()> {
-    sdk::measure_cases(lab, object, CASES, (rounds, fewer), THROUGHPUT, report)
+pub(super) fn measure_pairs(lab: &Arc<Lab>, object: &Path, runs: sdk::Runs<'_>, report: &mut Report) -> Result<()> {
+    sdk::measure_cases(lab, object, CASES, runs, THROUGHPUT, report)
 }
 
 /// Nanoseconds of CPU for a call of the library, without and with the observer in turns.
