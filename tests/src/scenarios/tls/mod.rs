@@ -238,7 +238,10 @@ fn runtime(stage: &Stage, program: &str, library: &str) -> Result<()> {
 fn deno(stage: &Stage) -> Result<()> {
     let pair = Pair::new(Client::NodeSdk, Server::NodeSdk, Transport::Https);
     let server = run_by(stage, "deno-run").listen(pair, stage.lab.file("server.log"), stage.lab.limit(30))?;
+    // Keeps what the client is run by in sight.
+    let _other = stage.listen(pair)?;
     let observer = stage.observe(&[])?;
+    wait_for(stage, &observer, "openssl", "attached", 1)?;
     wait_for(stage, &observer, "rustls", "unsupported", 1)?;
     let truth = stage.lab.file("truth.jsonl");
     let mut client = stage
