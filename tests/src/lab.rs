@@ -75,14 +75,14 @@ impl Lab {
     }
 
     /// What a benchmark needs.
-    pub(crate) fn for_bench(observer: &Path, peers: &Path, backend: &str) -> Result<Self> {
+    pub(crate) fn for_bench(observer: &Path, peers: &Path, backend: &str, scope: ScopeKind) -> Result<Self> {
         let folder = temporary();
         fs::create_dir_all(&folder)?;
         Ok(Self {
             observer: fs::canonicalize(observer).with_context(|| format!("{}", observer.display()))?,
             peers: peers.to_owned(),
             backend: backend.to_owned(),
-            scope: ScopeKind::Cgroup,
+            scope,
             pairs: Pairs::Quick,
             jobs: 1,
             patience: 1,

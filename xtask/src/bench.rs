@@ -81,9 +81,9 @@ impl What {
     /// The same for what the driver measures in a guest, with further arguments.
     fn of_driver_in_guest(self) -> Option<&'static str> {
         match self {
-            Self::SdkGuest => Some("sdk --rounds 3 --fewer 20"),
-            Self::BystanderGuest => Some("bystander"),
-            Self::TlsGuest => Some("https --rounds 3 --fewer 20"),
+            Self::SdkGuest => Some("sdk --rounds 3 --fewer 20 --scope node"),
+            Self::BystanderGuest => Some("bystander --scope node"),
+            Self::TlsGuest => Some("https --rounds 3 --fewer 20 --scope node"),
             Self::Core | Self::Sdk | Self::Bystander | Self::Flood | Self::Memory | Self::Tls => None,
         }
     }

@@ -125,6 +125,9 @@ impl Underlay {
             self.remember(data, (link, 1 - end));
             return Vec::new();
         }
+        if self.told.contains(&data.key) {
+            return Vec::new();
+        }
         let thread = self.threads.entry(data.tid, Thread::default);
         let bytes = u64::from(data.span);
         let entered = data.entered.unwrap_or(data.returned);
@@ -314,16 +317,22 @@ impl Pipeline {
         }
     }
 
-    /// A library tells which socket is under a session.
+    /// A library tells which socket is under a session; of one that is not in sight it tells nothing.
     pub(crate) fn is_on(&mut self, key: StreamKey, socket: StreamKey) {
-        *self.underlay.told.entry(key, || socket) = socket;
+        if self.streams.find(socket).is_some() {
+            *self.underlay.told.entry(key, || socket) = socket;
+        }
     }
 
-    /// The end of a socket that a session is on as its library tells, unless that is known already.
+    /// The end of a socket that a session is on as its library tells, as long as that is not taken in.
     fn told_place(&self, key: StreamKey) -> Option<Place> {
-        let known = self.underlay.sessions.get(&key).and_then(|session| session.socket);
         let socket = self.underlay.told.get(&key)?;
-        self.streams.find(*socket).filter(|place| known != Some(*place))
+        let is_new = self
+            .underlay
+            .sessions
+            .get(&key)
+            .is_some_and(|session| session.socket.is_none());
+        self.streams.find(*socket).filter(|_| is_new)
     }
 
     /// Looks at the sockets of a process again that were muted while its library had no probes.

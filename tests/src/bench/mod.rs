@@ -23,7 +23,7 @@ pub(crate) use bystander::{EchoArgs, echo};
 pub(crate) use generator::{FloodClientArgs, FloodServerArgs, flood_client, flood_server};
 pub(crate) use memory::{HoldArgs, hold};
 
-use crate::lab::Lab;
+use crate::lab::{Lab, ScopeKind};
 use report::Report;
 
 /// What `bench` is told.
@@ -44,6 +44,9 @@ pub(crate) struct BenchArgs {
     /// The observer's backend.
     #[arg(long, default_value = "syscall")]
     backend: String,
+    /// What the observer is scoped to: what is measured, or the whole node, as a DaemonSet is.
+    #[arg(long, value_enum, default_value = "cgroup")]
+    scope: ScopeKind,
     /// Runs of each kind.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -90,7 +93,7 @@ impl BenchArgs {
 
 /// Runs the benchmarks and prints a line for each figure.
 pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
-    let lab = Arc::new(Lab::for_bench(&args.observer, &args.peers, &args.backend)?);
+    let lab = Arc::new(Lab::for_bench(&args.observer, &args.peers, &args.backend, args.scope)?);
     let mut report = Report::begin(&lab);
     let wanted = |what| args.what.is_empty() || args.what.contains(&what);
     if wanted(What::Sdk) {
