@@ -39,8 +39,8 @@ const MAX_LOOKS: u32 = 64;
 /// Neighbourhoods that prove that a socket carries a session: of one session, or one at each end of the connection.
 const PROOF: u8 = 2;
 
-/// Nanoseconds between what neighbours do, at most: a thread that does both does one right after the other, unless it is kept from going
-/// on. What lies further apart may have had calls on muted sockets in between.
+/// Nanoseconds, at most, between what a thread reads from a socket and what a movable session makes of it, whose lengths tell little: what
+/// lies further apart may have had calls on muted sockets in between.
 const APART: u64 = 10_000_000;
 
 /// Nanoseconds that what a server reads waits for the proof.
@@ -160,13 +160,13 @@ impl Underlay {
             thread.received = rest.map(|rest| (place, rest, returned));
         }
         let fits = if movable {
-            rest.is_some()
+            rest.is_some() && entered.since(returned) <= APART
         } else {
             go_together(bytes, 1, received)
         };
         if entered <= returned && returned <= data.returned {
             self.prove(data.key, place, PROOF)
-        } else if fits && entered.since(returned) <= APART {
+        } else if fits {
             let session = self.session_at(data.key, place);
             self.prove(session, place, 1)
         } else {
@@ -188,7 +188,7 @@ impl Underlay {
         let entered = data.entered.unwrap_or(data.returned);
         if sent.entered <= entered && data.returned <= sent.returned {
             self.prove(sent.session, place, PROOF)
-        } else if go_together(sent.bytes, sent.calls, bytes) && entered.since(sent.returned) <= APART {
+        } else if go_together(sent.bytes, sent.calls, bytes) {
             let session = self.session_at(sent.session, place);
             self.prove(session, place, 1)
         } else {
