@@ -93,7 +93,7 @@ pub struct Opened {
     pub head: Head,
     /// Birth number.
     pub stream: u64,
-    /// Birth number of the other end on this node, of a TLS session of the socket under it; 0 when unknown. Always 0 for pipes.
+    /// Birth number of the other end on this node; 0 when unknown. Always 0 for pipes.
     pub peer: u64,
     /// Inode number of the pipe or socket, as `/proc/PID/fd` shows it; of a TLS session its address.
     pub inode: u64,

@@ -169,7 +169,7 @@ fn compat<A: Access>() -> bool {
 
 /// The file behind a descriptor of the current process; 0 when there is none.
 #[inline(always)]
-pub fn file<A: Access>(descriptor: u64) -> u64 {
+fn file<A: Access>(descriptor: u64) -> u64 {
     let files: u64 = A::load(A::task() + offset!(task_files));
     let table: u64 = A::load(files + offset!(files_fdt));
     let size: u32 = A::load(table + offset!(fdtable_max_fds));
@@ -183,18 +183,18 @@ pub fn file<A: Access>(descriptor: u64) -> u64 {
 
 /// What a file moves bytes through.
 #[derive(Clone, Copy)]
-pub struct Object {
-    pub source: Source,
+struct Object {
+    source: Source,
     address: u64,
     /// Inode number.
     number: u64,
     /// Its stream, where that is in sight.
-    pub known: Option<*mut Stream>,
+    known: Option<*mut Stream>,
 }
 
 /// The object behind a file; `None` when it is none of ours.
 #[inline(always)]
-pub fn object(file: u64) -> Option<Object> {
+fn object(file: u64) -> Option<Object> {
     if file == 0 {
         return None;
     }

@@ -29,19 +29,13 @@ use super::{TlsCall, ended, is_being_attached, stay_off_private_stack, tell};
 use crate::{
     call::UNRETURNED,
     emit,
-    kernel::{Probed, read_user},
+    kernel::read_user,
     scope::{current_process, watches_current},
-    syscall,
 };
 
 /// Nanoseconds after which a write that has not returned is told by who reads: long against what a write takes, which is better told
 /// when it returns, since its bytes may be written over from then on; short against what comes before an answer.
 const LATE: u64 = 100_000;
-
-/// Families and the type of a `net.netFD` that TCP has.
-const AF_INET: u64 = 2;
-const AF_INET6: u64 = 10;
-const SOCK_STREAM: u64 = 1;
 
 /// A call into Go's `crypto/tls` between its entry and its return.
 #[repr(C)]
@@ -192,37 +186,13 @@ fn tell_write_under_way(session: u64, attaching: u64) {
 extern "C" fn tell_call(goroutine: u64, session: u64, moved: u64, flags: u64, attaching: u64) -> u64 {
     let told = match GO_CALLS.get_ptr_mut(&key(goroutine)) {
         // SAFETY: a live map value.
-        Some(go) => unsafe {
-            let call = &raw mut (*go).call;
-            tell(call, session, moved, flags, || attaching != 0, || socket_of(session))
-        },
+        Some(go) => unsafe { tell(&raw mut (*go).call, session, moved, flags, || attaching != 0) },
         None => Err(DropReason::TableFull),
     };
     if let Err(reason) = told {
         emit::count(reason, moved);
     }
     0
-}
-
-/// Birth number of the socket under a connection; 0 where that is no TCP connection of Go's own, or its socket is not in sight.
-///
-/// `crypto/tls.Conn` begins with its `net.Conn`, and a `net.TCPConn` with a `*net.netFD`: `pfd poll.FD; family int; sotype int; …`, where
-/// `poll.FD` has 56 bytes, among them `fdmu fdMutex` of 16 and `Sysfd int`, as Go 1.17 to 1.26 have it.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn socket_of(session: u64) -> u64 {
-    let descriptor = read_user::<[u64; 2]>(session)
-        .and_then(|[_, connection]| read_user(connection))
-        .and_then(|socket: u64| read_user::<[u64; 7]>(socket + 16));
-    match descriptor {
-        Some([descriptor, _, _, _, _, AF_INET | AF_INET6, SOCK_STREAM]) => {
-            let object = syscall::object(syscall::file::<Probed>(descriptor));
-            let stream = object.and_then(|object| object.known);
-            // SAFETY: a live map value.
-            stream.map_or(0, |stream| unsafe { (*stream).birth })
-        }
-        _ => 0,
-    }
 }
 
 /// What belongs to the current process.

@@ -270,7 +270,7 @@ fn returned(ctx: *mut c_void, result: i32) {
     };
     // A call that moved nothing wants to be made again, or the connection has ended: freeing the session tells.
     if moved != 0
-        && let Err(reason) = tell(tls, session, moved, 0, || is_being_attached(ctx), || 0)
+        && let Err(reason) = tell(tls, session, moved, 0, || is_being_attached(ctx))
     {
         emit::count(reason, moved);
     }
@@ -298,8 +298,7 @@ fn ended(session: u64, writes: bool) {
     }
 }
 
-/// Tells of the plain text that a call has moved. `flags` are further ones of the `Call`; `is_being_attached` says so of the library, and
-/// `socket` is asked for the birth number of the socket under a session that is not in sight yet.
+/// Tells of the plain text that a call has moved. `flags` are further ones of the `Call`; `is_being_attached` says so of the library.
 #[inline(always)]
 fn tell(
     tls: *mut TlsCall,
@@ -307,7 +306,6 @@ fn tell(
     moved: u64,
     flags: u64,
     is_being_attached: impl FnOnce() -> bool,
-    socket: impl FnOnce() -> u64,
 ) -> Result<(), DropReason> {
     // SAFETY: a live map value.
     if moved > unsafe { (*tls).size } {
@@ -321,14 +319,14 @@ fn tell(
         // Another may have come to the same place: the daemon finds out.
         Some(stream) if movable != 0 && !is_settled(stream) && !was_last(stream) || ended_before(stream, tls) => {
             let _ = STREAMS.remove(&object);
-            open_tls(object, number, session, movable, socket());
+            open_tls(object, number, session, movable);
             STREAMS.get_ptr_mut(&object).ok_or(DropReason::TableFull)?
         }
         Some(stream) => stream,
         // Of a library with some of its probes the calls would be seen and not their answers, or the other way round.
         None if is_being_attached() => return Err(DropReason::Unprobed),
         None => {
-            open_tls(object, number, session, movable, socket());
+            open_tls(object, number, session, movable);
             STREAMS.get_ptr_mut(&object).ok_or(DropReason::TableFull)?
         }
     };
@@ -425,11 +423,10 @@ fn address_space() -> u64 {
 /// Takes a session into sight. A function of its own, since its record needs stack.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn open_tls(object: u64, number: u64, session: u64, movable: u64, socket: u64) -> u64 {
+extern "C" fn open_tls(object: u64, number: u64, session: u64, movable: u64) -> u64 {
     let describe = |opened: &mut Opened| {
         opened.head.flags = if movable != 0 { OPENED_MOVABLE } else { 0 };
         opened.inode = session;
-        opened.peer = socket;
     };
     stream::open(object, Source::Tls, number, || (0, 0), describe);
     0

@@ -171,7 +171,6 @@ impl Session {
             remote: address(48_000 - port),
             netns: 0,
             movable: false,
-            socket: None,
             pid: CLIENT,
             time: Timestamp(1),
         }

@@ -103,23 +103,15 @@ fn data(record: &[u8]) -> Option<Event> {
 }
 
 fn opened(raw: &raw::Opened) -> Option<Event> {
-    let source = Source::from_u8(raw.head.source)?;
-    let other = (raw.peer != 0).then_some(StreamKey(raw.peer));
-    let (peer, socket) = if source == Source::Tls {
-        (None, other)
-    } else {
-        (other, None)
-    };
     Some(Event::Opened(Opened {
         key: StreamKey(raw.stream),
-        source,
-        peer,
+        source: Source::from_u8(raw.head.source)?,
+        peer: (raw.peer != 0).then_some(StreamKey(raw.peer)),
         inode: raw.inode,
         local: address(raw.family, &raw.local, raw.local_port),
         remote: address(raw.family, &raw.remote, raw.remote_port),
         netns: raw.netns,
         movable: raw.head.flags & raw::OPENED_MOVABLE != 0,
-        socket,
         pid: Pid(raw.head.pid),
         time: Timestamp(raw.time),
     }))

@@ -78,8 +78,6 @@ pub struct Opened {
     pub netns: u32,
     /// Of a TLS session: it may go on under another key.
     pub movable: bool,
-    /// Of a TLS session: the socket under it, where its library tells.
-    pub socket: Option<StreamKey>,
     /// The process in whose call it was seen.
     pub pid: Pid,
     /// When.

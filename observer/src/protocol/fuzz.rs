@@ -275,7 +275,6 @@ impl Stage {
                 remote: None,
                 netns: 0,
                 movable: false,
-                socket: None,
                 pid: Pid(1),
                 time: Timestamp(1),
             }));

@@ -18,9 +18,6 @@ impl Pipeline {
         if opened.movable {
             self.movable(opened.key);
         }
-        if let Some(socket) = opened.socket {
-            self.is_on(opened.key, socket);
-        }
         if self.streams.find(opened.key).is_none() {
             self.make_room();
         }

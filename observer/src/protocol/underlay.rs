@@ -59,8 +59,6 @@ pub(crate) struct Underlay {
     sessions: Recent<StreamKey, Session>,
     sockets: Recent<LinkId, Socket>,
     threads: Recent<u32, Thread>,
-    /// Sockets of sessions whose library tells.
-    told: Recent<StreamKey, StreamKey>,
     /// Processes whose plain text is seen.
     processes: Recent<Pid, ()>,
     /// What was last written into connections, and read, whose other end is not known or on its way, and that end.
@@ -81,7 +79,6 @@ impl Default for Underlay {
             sessions: Recent::new(MAX_REMEMBERED),
             sockets: Recent::new(MAX_REMEMBERED),
             threads: Recent::new(MAX_REMEMBERED),
-            told: Recent::new(MAX_REMEMBERED),
             processes: Recent::new(MAX_REMEMBERED),
             passed: Recent::new(MAX_REMEMBERED),
             waiting: Vec::new(),
@@ -123,9 +120,6 @@ impl Underlay {
         }
         if let Some((link, end)) = session.socket {
             self.remember(data, (link, 1 - end));
-            return Vec::new();
-        }
-        if self.told.contains(&data.key) {
             return Vec::new();
         }
         let thread = self.threads.entry(data.tid, Thread::default);
@@ -293,9 +287,6 @@ impl Pipeline {
         for (session, place) in self.underlay.plain(&data) {
             self.bind(session, place);
         }
-        if let Some(place) = self.told_place(data.key) {
-            self.bind(data.key, place);
-        }
         self.follow_moves();
         self.rename(&mut data);
         if let Some((link, _)) = self.underlay.settles(&data) {
@@ -315,24 +306,6 @@ impl Pipeline {
             }
             Role::Unknown => self.underlay.hold(data, self.now),
         }
-    }
-
-    /// A library tells which socket is under a session; of one that is not in sight it tells nothing.
-    pub(crate) fn is_on(&mut self, key: StreamKey, socket: StreamKey) {
-        if self.streams.find(socket).is_some() {
-            *self.underlay.told.entry(key, || socket) = socket;
-        }
-    }
-
-    /// The end of a socket that a session is on as its library tells, as long as that is not taken in.
-    fn told_place(&self, key: StreamKey) -> Option<Place> {
-        let socket = self.underlay.told.get(&key)?;
-        let is_new = self
-            .underlay
-            .sessions
-            .get(&key)
-            .is_some_and(|session| session.socket.is_none());
-        self.streams.find(*socket).filter(|_| is_new)
     }
 
     /// Looks at the sockets of a process again that were muted while its library had no probes.
@@ -367,7 +340,6 @@ impl Pipeline {
             remote: ends[1 - end].address,
             netns: ends[end].netns,
             movable: false,
-            socket: None,
             pid: Pid(0),
             time: Timestamp(0),
         };
@@ -471,7 +443,6 @@ impl Pipeline {
     /// A session is over.
     pub(crate) fn forget_session(&mut self, key: StreamKey) {
         self.underlay.moved.remove(&key);
-        self.underlay.told.remove(&key);
         self.underlay.movable.remove(&key);
         if self.underlay.sessions.contains(&key) {
             self.settle(key);

@@ -76,7 +76,6 @@ fn opened(key: StreamKey, peer: StreamKey, now: u64) -> Event {
         remote: None,
         netns: 0,
         movable: false,
-        socket: None,
         pid: Pid(0),
         time: Timestamp(now),
     })

@@ -32,8 +32,8 @@ pub(super) fn tls(input: &[u8]) {
             0 => stage.now += u64::from(*length) * 10_000_000,
             1 => stage.close(Stage::socket(end)),
             2 => stage.close(stage.sessions[end]),
-            3 => stage.begin(end, true, None),
-            4 => stage.begin(end, what & 4 == 0, Some(Stage::socket(end))),
+            3 => stage.begin(end, true),
+            4 => stage.begin(end, what & 4 == 0),
             5 => stage.exit(end),
             6..=9 => {
                 let record = [&[23, 3, 3][..], &vec![0xaa; 16 + usize::from(*length)]].concat();
@@ -79,7 +79,7 @@ impl Stage {
             });
         }
         for end in 0..2 * CONNECTIONS {
-            stage.begin(end, end % 2 == 1, None);
+            stage.begin(end, end % 2 == 1);
         }
         stage
     }
@@ -99,7 +99,6 @@ impl Stage {
             remote: None,
             netns: 0,
             movable: false,
-            socket: None,
             pid: Pid(1),
             time: Timestamp(self.now),
         }
@@ -110,14 +109,13 @@ impl Stage {
     }
 
     /// A session begins at an end, or goes on there at another place.
-    fn begin(&mut self, end: usize, movable: bool, socket: Option<StreamKey>) {
+    fn begin(&mut self, end: usize, movable: bool) {
         self.count += 1;
         let key = StreamKey(100 + self.count);
         self.sessions[end] = key;
         self.moved[2 * CONNECTIONS + end] = [0; 2];
         self.open(Opened {
             movable,
-            socket,
             ..self.opened(key, Source::Tls)
         });
     }

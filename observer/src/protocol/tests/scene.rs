@@ -61,16 +61,6 @@ impl Scene {
         (Line::Socket(a, b), Line::Socket(b, a))
     }
 
-    /// A session of TLS whose library tells which socket it is on.
-    pub(super) fn open_on(&mut self, key: u64, socket: u64) {
-        let opened = Opened {
-            socket: Some(StreamKey(socket)),
-            movable: false,
-            ..self.opened(key, None, Source::Tls)
-        };
-        self.pipeline.handle_event(Event::Opened(opened));
-    }
-
     pub(super) fn open(&mut self, key: u64, peer: Option<u64>, source: Source) {
         let opened = self.opened(key, peer, source);
         self.pipeline.handle_event(Event::Opened(opened));
@@ -91,7 +81,6 @@ impl Scene {
             remote: peer.and_then(address),
             netns: 0,
             movable: source == Source::Tls,
-            socket: None,
             pid: Pid(0),
             time: Timestamp(self.now),
         }

@@ -292,24 +292,6 @@ fn a_server_joined_after_the_preface_is_no_client() {
 }
 
 #[test]
-fn a_session_whose_library_tells_its_socket_needs_no_neighbours() {
-    let mut scene = Scene::new();
-    let connection = Connection::encrypted(&mut scene, 1);
-    for (socket, session) in connection.sockets.into_iter().zip(connection.sessions) {
-        scene.open_on(session, socket);
-    }
-    for id in 1..=3 {
-        for (from, text) in Connection::messages(id).iter().enumerate() {
-            connection.plain(&mut scene, PIDS[from], from, Direction::Sent, text);
-            connection.plain(&mut scene, PIDS[1 - from], 1 - from, Direction::Received, text);
-        }
-    }
-    scene.wait(1_000_000_000);
-    let calls: Vec<_> = scene.calls().iter().map(parties).collect();
-    assert_eq!(calls, [(Some(Pid(CLIENT)), Some(Pid(SERVER)), true); 3]);
-}
-
-#[test]
 fn a_session_that_is_moved_after_its_handshake_is_one() {
     for pause in [0, 1_000_000_000] {
         let mut scene = Scene::new();
