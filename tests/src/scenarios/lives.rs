@@ -231,11 +231,14 @@ fn out_of_scope(stage: &Stage) -> Result<()> {
     let at_both: Vec<usize> = at_both.filter_map(id).filter(|id| *id >= back).collect();
     let first = at_both.iter().min();
     let first = *first.with_context(|| format!("none of the calls from {back} to {calls} was seen at both ends"))?;
+    // Other tests' observers come to the same kernel functions meanwhile, whose calls in progress may then return unseen.
+    let missing = calls - first - at_both.len();
     ensure!(
-        at_both.len() == calls - first,
-        "call {first} was seen at both ends when it was back, and of {} from there on {}",
+        observer.missed_returns(missing, stage.lab.limit(3))? >= missing,
+        "call {first} was seen at both ends when it was back, and of {} from there on {}; {}",
         calls - first,
-        at_both.len()
+        at_both.len(),
+        observer.unseen()
     );
     let account = Account {
         truth,
