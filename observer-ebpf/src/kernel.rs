@@ -137,3 +137,10 @@ impl Access for Typed {
         unsafe { read_volatile(address as *const T) }
     }
 }
+
+/// Number of the inode of a `struct file`; 0 where there is none.
+#[inline(always)]
+pub fn inode_number<A: Access>(file: u64) -> u64 {
+    let inode: u64 = A::load(file + offset!(file_inode));
+    A::load(inode + offset!(inode_number))
+}

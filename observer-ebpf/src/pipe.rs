@@ -25,7 +25,7 @@ use crate::{
     call::{self, Call},
     emit,
     function::{self, Entry, Return},
-    kernel::{Access, Typed, offset, read},
+    kernel::{Access, Typed, inode_number, offset, read},
     maps::STREAMS,
     stream::{self, Stream},
     totals,
@@ -102,7 +102,7 @@ fn entered(direction: Direction, iocb: u64, iterator: u64) {
         direction,
         iterator,
     };
-    let number = || Typed::load(Typed::load::<u64>(file + offset!(file_inode)) + offset!(inode_number));
+    let number = || inode_number::<Typed>(file);
     function::entered(&call, number, begin);
 }
 

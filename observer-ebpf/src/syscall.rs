@@ -22,7 +22,7 @@ use crate::{
     arch::{self, Flags, Shape},
     call::{self, Call, IGNORED, VECTOR_IN_USER},
     emit,
-    kernel::{Access, Probed, Typed, offset, read, read_user},
+    kernel::{Access, Probed, Typed, inode_number, offset, read, read_user},
     maps::STREAMS,
     pipe, scope,
     stream::{self, Stream},
@@ -343,14 +343,9 @@ unsafe fn is_muted(call: *mut Call, file: u64) -> bool {
     unsafe {
         file != 0
             && (*call).muted_file == file
-            && (*call).muted_number == inode_number(file)
+            && (*call).muted_number == inode_number::<Probed>(file)
             && !stream::is_looked_at_again((*call).muted_birth)
     }
-}
-
-#[inline(always)]
-fn inode_number(file: u64) -> u64 {
-    read(read::<u64>(file + offset!(file_inode)) + offset!(inode_number))
 }
 
 /// Lets the system call `number` on `file` begin, with its second and third argument. `moved`: what it has moved already, where it

@@ -118,7 +118,11 @@ fn entered(direction: Direction, sock: u64, message: u64) {
         direction,
         iterator: message + offset!(msghdr_iter),
     };
-    function::entered(&call, || number(Typed::load(sock + offset!(sock_socket))), begin);
+    function::entered(
+        &call,
+        || number::<Typed>(Typed::load(sock + offset!(sock_socket))),
+        begin,
+    );
 }
 
 #[inline(always)]

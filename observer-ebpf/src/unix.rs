@@ -23,7 +23,7 @@ use crate::{
     call::{self, Call},
     emit,
     function::{self, Entry, Return},
-    kernel::{Access, Typed, offset, read},
+    kernel::{Access, Probed, Typed, inode_number, offset, read},
     maps::STREAMS,
     scope,
     stream::{self, Stream},
@@ -105,7 +105,7 @@ fn entered(direction: Direction, socket: u64, message: u64) {
         direction,
         iterator: message + offset!(msghdr_iter),
     };
-    function::entered(&call, || number(socket), begin);
+    function::entered(&call, || number::<Typed>(socket), begin);
 }
 
 #[inline(always)]
@@ -160,7 +160,7 @@ pub unsafe fn begin(call: *mut Call, known: Option<*mut Stream>, number: u64) ->
                 let peer = (*stream).peer;
                 // Its other end too: who holds that may be known before it moves a byte.
                 if peer != 0 {
-                    let number = inode(peer);
+                    let number = number_of_sock(peer);
                     if stream::known(peer, number).is_none() {
                         open_unix(peer, number, 0);
                     }
@@ -235,23 +235,16 @@ pub fn release(socket: u64) {
     }
 }
 
-/// Inode number of a `struct socket`, come to from an argument; 0 for one that no file belongs to.
+/// Inode number of a `struct socket`; 0 for one that no file belongs to.
 #[inline(always)]
-pub fn number(socket: u64) -> u64 {
-    let file: u64 = Typed::load(socket + offset!(socket_file));
-    let inode: u64 = Typed::load(file + offset!(file_inode));
-    Typed::load(inode + offset!(inode_number))
+pub fn number<A: Access>(socket: u64) -> u64 {
+    inode_number::<A>(A::load(socket + offset!(socket_file)))
 }
 
-/// Inode number of a socket; 0 for one that no file belongs to.
+/// Inode number of a socket's `struct sock`; 0 for one that is not accepted yet.
 #[inline(always)]
-pub fn inode(sock: u64) -> u64 {
-    let socket: u64 = read(sock + offset!(sock_socket));
-    if socket == 0 {
-        0
-    } else {
-        read(socket + offset!(socket_inode) + offset!(inode_number))
-    }
+fn number_of_sock(sock: u64) -> u64 {
+    number::<Probed>(read(sock + offset!(sock_socket)))
 }
 
 /// Takes the socket at `sock` into sight. A function of its own, since its record needs stack.
@@ -259,7 +252,7 @@ pub fn inode(sock: u64) -> u64 {
 #[unsafe(no_mangle)]
 extern "C" fn open_unix(sock: u64, number: u64, process: u32) -> u64 {
     let peer: u64 = read(sock + offset!(unix_peer));
-    let peer_number = if peer == 0 { 0 } else { inode(peer) };
+    let peer_number = if peer == 0 { 0 } else { number_of_sock(peer) };
     let other_end = || (peer, peer_number);
     stream::open(sock, Source::Unix, number, other_end, |opened| {
         opened.head.pid = process;

@@ -107,13 +107,11 @@ impl Underlay {
             candidate: None,
             held: Vec::new(),
             moved: [0; 2],
-            moved_here: [0; 2],
             since: data.entered.unwrap_or(data.returned),
             until: data.returned,
         });
         session.until = data.returned;
         session.moved[way(data.direction)] += u64::from(data.span);
-        session.moved_here[way(data.direction)] += u64::from(data.span);
         if session.role == Role::Unknown {
             let sender = framing::sender_of(&data.bytes);
             session.client |= sender.is_some_and(|side| (side == Side::Client) == (data.direction == Direction::Sent));
@@ -289,7 +287,7 @@ impl Pipeline {
         }
         self.follow_moves();
         self.rename(&mut data);
-        if let Some((link, _)) = self.underlay.settles(&data) {
+        if let Some(link) = self.underlay.settles(&data) {
             self.tell_verdict(link, Verdict::NotMcp);
         }
         match self.underlay.role(data.key) {

@@ -22,18 +22,18 @@ pub(super) fn tls(input: &[u8]) {
     while let [what, length, after @ ..] = rest {
         rest = after;
         let end = usize::from(what & 3);
-        let (direction, thread) = if what & 4 == 0 {
-            (Direction::Sent, u32::from(what >> 3 & 1))
+        let direction = if what & 4 == 0 {
+            Direction::Sent
         } else {
-            (Direction::Received, u32::from(what >> 3 & 1))
+            Direction::Received
         };
+        let thread = u32::from(what >> 3 & 1);
         stage.now += 50_000;
         match what >> 4 {
             0 => stage.now += u64::from(*length) * 10_000_000,
             1 => stage.close(Stage::socket(end)),
             2 => stage.close(stage.sessions[end]),
-            3 => stage.begin(end, true),
-            4 => stage.begin(end, what & 4 == 0),
+            3 | 4 => stage.begin(end, what & 4 == 0),
             5 => stage.exit(end),
             6..=9 => {
                 let record = [&[23, 3, 3][..], &vec![0xaa; 16 + usize::from(*length)]].concat();

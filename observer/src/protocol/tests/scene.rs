@@ -62,17 +62,12 @@ impl Scene {
     }
 
     pub(super) fn open(&mut self, key: u64, peer: Option<u64>, source: Source) {
-        let opened = self.opened(key, peer, source);
-        self.pipeline.handle_event(Event::Opened(opened));
-    }
-
-    fn opened(&mut self, key: u64, peer: Option<u64>, source: Source) -> Opened {
         let address = |key: u64| {
             let port = u16::try_from(key % 60_000).unwrap();
             (source == Source::Tcp).then(|| ([127, 0, 0, 1], port).into())
         };
         self.now += 10 * MICRO;
-        Opened {
+        self.pipeline.handle_event(Event::Opened(Opened {
             key: StreamKey(key),
             source,
             peer: peer.map(StreamKey),
@@ -83,7 +78,7 @@ impl Scene {
             movable: source == Source::Tls,
             pid: Pid(0),
             time: Timestamp(self.now),
-        }
+        }));
     }
 
     pub(super) fn write(&mut self, pid: u32, line: Line, bytes: &[u8]) {

@@ -1,7 +1,7 @@
 //! Sessions that are moved. rustls has them by value, and programs move them: once their handshake is done, when what came together
 //! with its end has been read, and later. At another address a session looks like one of its own; that both are on one socket tells.
 
-use super::{Data, Pipeline, Place, Position, Role, StreamKey, Underlay, way};
+use super::{Data, LinkId, Pipeline, Place, Position, Role, StreamKey, Underlay, way};
 
 /// A session that was moved.
 #[derive(Debug)]
@@ -20,16 +20,22 @@ impl Underlay {
 
     /// Whether a session may still be moved: where it stays it both reads and writes.
     pub(super) fn is_on_its_way(&self, key: StreamKey) -> bool {
-        let session = self.sessions.get(&key);
-        self.movable.contains(&key) && session.is_some_and(|session| session.moved_here.contains(&0))
+        self.moved_here(key).is_some_and(|moved| moved.contains(&0))
     }
 
     /// The socket of a session that with these bytes turns out to stay where it is.
-    pub(super) fn settles(&self, data: &Data) -> Option<Place> {
-        let session = self.sessions.get(&data.key)?;
-        let is_first = session.moved_here[way(data.direction)] == u64::from(data.span);
-        let settles = is_first && self.movable.contains(&data.key) && !self.is_on_its_way(data.key);
-        session.socket.filter(|_| settles)
+    pub(super) fn settles(&self, data: &Data) -> Option<LinkId> {
+        let moved = self.moved_here(data.key)?;
+        let is_first = moved[way(data.direction)] == u64::from(data.span);
+        let (link, _) = self.sessions.get(&data.key)?.socket?;
+        (is_first && !moved.contains(&0)).then_some(link)
+    }
+
+    /// Bytes that a movable session has written and read at the place where it is.
+    fn moved_here(&self, key: StreamKey) -> Option<[u64; 2]> {
+        let session = self.sessions.get(&key).filter(|_| self.movable.contains(&key))?;
+        let before = self.moved.get(&session.at).map_or([0; 2], |moved| moved.before);
+        Some([0, 1].map(|way| session.moved[way].saturating_sub(before[way])))
     }
 
     /// Makes what was seen after a session was moved a part of what it was before.
@@ -69,7 +75,6 @@ impl Underlay {
         };
         session.at = key;
         session.until = after.until;
-        session.moved_here = after.moved_here;
         for (all, more) in session.moved.iter_mut().zip(after.moved) {
             *all += more;
         }

@@ -15,9 +15,8 @@ pub(super) struct Session {
     pub(super) socket: Option<Place>,
     pub(super) candidate: Option<(Place, u8)>,
     pub(super) held: Vec<Data>,
-    /// Bytes written and read, at all places and at the last one.
+    /// Bytes written and read.
     pub(super) moved: [u64; 2],
-    pub(super) moved_here: [u64; 2],
     /// When it was first and last seen.
     pub(super) since: Timestamp,
     pub(super) until: Timestamp,
