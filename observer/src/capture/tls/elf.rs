@@ -20,7 +20,7 @@ use object::pod::{self, Pod};
 
 use super::families::{FAMILIES, Family, IN_RUST, TELLTALES};
 use super::names::{LONGEST, Meaning, is_name_at, is_path, meanings, rust_name_around};
-use super::{go, signatures};
+use super::{emulated, go, signatures};
 
 /// Bytes read of one file in all: its tables of symbols, and what is searched of its data.
 const MAX_READ: u64 = 512 << 20;
@@ -71,8 +71,21 @@ pub(super) enum Findings {
     },
 }
 
+impl Findings {
+    /// The same with what is reachable probed where the kernel emulates.
+    fn emulated(self, elf: &Elf) -> Self {
+        match self {
+            Self::Reachable { library, points } => Self::Reachable {
+                library,
+                points: emulated::moved(elf, points),
+            },
+            other => other,
+        }
+    }
+}
+
 /// Where a program belongs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Point {
     pub(super) program: &'static str,
     /// Offset in the file.
@@ -110,11 +123,11 @@ pub(super) fn analyse(file: &File, executable: bool) -> Result<Findings, Refusal
         if let Some(table) = elf.section(kind)
             && let Some(findings) = elf.functions(table)?
         {
-            return Ok(findings);
+            return Ok(findings.emulated(&elf));
         }
     }
     if executable && let Some(library) = elf.telltale() {
-        return signatures::find(&elf, library);
+        return Ok(signatures::find(&elf, library)?.emulated(&elf));
     }
     Ok(Findings::Nothing)
 }
@@ -134,7 +147,7 @@ pub(super) struct Elf<'a> {
 }
 
 impl<'a> Elf<'a> {
-    fn open(file: &'a File) -> Result<Self, Refusal> {
+    pub(super) fn open(file: &'a File) -> Result<Self, Refusal> {
         let length = file.metadata().map_err(|_| Refusal::NotElf)?.len();
         let mut bytes = [0; size_of::<FileHeader64<LE>>()];
         file.read_exact_at(&mut bytes, 0).map_err(|_| Refusal::NotElf)?;
@@ -440,7 +453,7 @@ pub(super) fn reachable_if_whole(library: &'static str, points: Vec<Point>) -> F
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io::Write;
 
     use object::{U16, U32, U64};
@@ -448,11 +461,11 @@ mod tests {
 
     use super::*;
 
-    const CODE: u64 = 0x1000;
+    pub(in super::super) const CODE: u64 = 0x1000;
     const ADDRESS: u64 = 0x40_0000;
 
     /// A file with code at `ADDRESS`, and these functions in its dynamic symbols, 16 bytes apart.
-    fn elf(functions: &[&str], words: &[u8]) -> Vec<u8> {
+    pub(in super::super) fn elf(functions: &[&str], words: &[u8]) -> Vec<u8> {
         let (mut names, mut symbols) = (vec![0], vec![symbol(0, 0, 0)]);
         for (number, function) in functions.iter().enumerate() {
             symbols.push(symbol(names.len(), ADDRESS + 16 * number as u64, 1));

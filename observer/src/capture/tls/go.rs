@@ -87,12 +87,12 @@ fn points(elf: &Elf, extents: &[Option<Extent>], text: u64, version: Version) ->
         let Some((offset, code)) = code(elf, *extent, text)? else {
             return Ok(None);
         };
-        let Some(places) = returns_of(elf.machine(), version, &code) else {
+        let Some(places) = places(elf.machine(), version, &code) else {
             return Ok(None);
         };
-        entries.push(point(function.program, offset));
+        entries.push(point(function.program, offset + places.entry));
         if function.returns {
-            returns.extend(places.iter().map(|place| point(GO_RETURN, offset + place)));
+            returns.extend(places.returns.iter().map(|place| point(GO_RETURN, offset + place)));
         }
     }
     returns.extend(entries);
@@ -114,29 +114,44 @@ fn code(elf: &Elf, extent: Extent, text: u64) -> Result<Option<(u64, Vec<u8>)>, 
     Ok(Some((offset, elf.bytes(offset, size)?)))
 }
 
-/// Offsets of the return instructions in a function that takes its arguments in registers; `None` for all else.
-fn returns_of(machine: u16, version: Version, code: &[u8]) -> Option<Vec<u64>> {
-    let returns = match machine {
-        EM_X86_64 => returns_of_amd64(code)?,
-        // What a function begins with does not tell where its arguments are: that is so from Go 1.18 on.
-        EM_AARCH64 if version == Version::Go118 => returns_of_arm64(code)?,
-        _ => return None,
-    };
-    (1..=MAX_RETURNS).contains(&returns.len()).then_some(returns)
+/// Offsets in a function of the instructions that are probed.
+#[derive(Debug, PartialEq, Eq)]
+struct Places {
+    /// One before which no register of the arguments has changed.
+    entry: u64,
+    /// Its return instructions.
+    returns: Vec<u64>,
 }
 
-fn returns_of_amd64(code: &[u8]) -> Option<Vec<u64>> {
+/// Those of a function that takes its arguments in registers; `None` for all else.
+fn places(machine: u16, version: Version, code: &[u8]) -> Option<Places> {
+    let places = match machine {
+        EM_X86_64 => places_on_amd64(code)?,
+        // What a function begins with does not tell where its arguments are: that is so from Go 1.18 on.
+        EM_AARCH64 if version == Version::Go118 => Places {
+            entry: 0,
+            returns: returns_of_arm64(code)?,
+        },
+        _ => return None,
+    };
+    (1..=MAX_RETURNS).contains(&places.returns.len()).then_some(places)
+}
+
+fn places_on_amd64(code: &[u8]) -> Option<Places> {
     let decoder = || Decoder::with_ip(64, code, 0, DecoderOptions::NONE);
     // `CMPQ SP, 16(R14)`, or with a larger frame `LEAQ -n(SP), R12` and `CMPQ R12, 16(R14)`: R14 is the goroutine, as it is where
     // arguments are in registers.
-    let looks_at_bound = |instruction: Instruction| {
+    let looks_at_bound = |instruction: &Instruction| {
         instruction.mnemonic() == Mnemonic::Cmp
             && instruction.memory_base() == Register::R14
             && instruction.memory_displacement64() == 16
     };
-    if !decoder().iter().take(2).any(looks_at_bound) {
-        return None;
-    }
+    let bound = decoder().iter().take(2).find(looks_at_bound)?;
+    // The branch behind it the kernel emulates (`emulated`).
+    let branch = decoder()
+        .iter()
+        .find(|instruction| instruction.ip() == bound.next_ip())?;
+    let entry = if branch.is_jcc_short_or_near() { branch.ip() } else { 0 };
     let mut returns = Vec::new();
     for instruction in &mut decoder() {
         if instruction.is_invalid() {
@@ -146,7 +161,7 @@ fn returns_of_amd64(code: &[u8]) -> Option<Vec<u64>> {
             returns.push(instruction.ip());
         }
     }
-    Some(returns)
+    Some(Places { entry, returns })
 }
 
 fn returns_of_arm64(code: &[u8]) -> Option<Vec<u64>> {
@@ -285,9 +300,9 @@ mod tests {
                 at("go_tls_return", 3, 17),
                 at("go_tls_return", 1, 11),
                 at("go_tls_return", 1, 17),
-                at("go_tls_send", 3, 0),
-                at("go_tls_receive", 1, 0),
-                at("go_tls_end", 2, 0),
+                at("go_tls_send", 3, 4),
+                at("go_tls_receive", 1, 4),
+                at("go_tls_end", 2, 4),
             ],
         }
     }
@@ -340,23 +355,29 @@ mod tests {
 
     #[test]
     fn code_must_begin_as_go_s_and_be_decodable_to_its_end() {
-        let of_amd64 = |code: &[u8]| returns_of(EM_X86_64, Version::Go118, code);
-        assert_eq!(of_amd64(AMD64), Some(vec![11, 17]));
-        let larger = [&[0x4c, 0x8d, 0x64, 0x24, 0xb8, 0x4d, 0x3b, 0x66, 0x10][..], &AMD64[6..]].concat();
-        assert_eq!(of_amd64(&larger), Some(vec![14, 20]), "with a larger frame");
-        assert_eq!(of_amd64(&AMD64[..21]), None, "cut within an instruction");
-        assert_eq!(of_amd64(&AMD64[6..]), None, "without a look at the stack");
-        assert_eq!(of_amd64(&AMD64[..11]), None, "without a return");
-        assert_eq!(returns_of(EM_RISCV, Version::Go118, AMD64), None);
+        let on_amd64 = |code: &[u8]| places(EM_X86_64, Version::Go118, code);
+        let at = |entry, returns: &[u64]| {
+            let returns = returns.to_vec();
+            Some(Places { entry, returns })
+        };
+        assert_eq!(on_amd64(AMD64), at(4, &[11, 17]));
+        let larger = [&[0x4c, 0x8d, 0x64, 0x24, 0xb8, 0x4d, 0x3b, 0x66, 0x10][..], &AMD64[4..]].concat();
+        assert_eq!(on_amd64(&larger), at(9, &[16, 22]), "with a larger frame");
+        let unbranched = [&AMD64[..4], &AMD64[6..]].concat();
+        assert_eq!(on_amd64(&unbranched), at(0, &[9, 15]), "without a branch behind it");
+        assert_eq!(on_amd64(&AMD64[..21]), None, "cut within an instruction");
+        assert_eq!(on_amd64(&AMD64[6..]), None, "without a look at the stack");
+        assert_eq!(on_amd64(&AMD64[..11]), None, "without a return");
+        assert_eq!(places(EM_RISCV, Version::Go118, AMD64), None);
         let arm64: Vec<u8> = [0xf940_0b90_u32, 0xeb30_63ff, 0xd65f_03c0, 0x0000_0000, 0xd65f_03c0]
             .iter()
             .flat_map(|word| word.to_le_bytes())
             .collect();
-        let of_arm64 = |version, code: &[u8]| returns_of(EM_AARCH64, version, code);
-        assert_eq!(of_arm64(Version::Go118, &arm64), Some(vec![8, 16]));
-        assert_eq!(of_arm64(Version::Go118, &arm64[4..]), None);
-        assert_eq!(of_arm64(Version::Go118, &arm64[..18]), None);
-        assert_eq!(of_arm64(Version::Go116, &arm64), None, "arguments are on the stack");
+        let on_arm64 = |version, code: &[u8]| places(EM_AARCH64, version, code);
+        assert_eq!(on_arm64(Version::Go118, &arm64), at(0, &[8, 16]));
+        assert_eq!(on_arm64(Version::Go118, &arm64[4..]), None);
+        assert_eq!(on_arm64(Version::Go118, &arm64[..18]), None);
+        assert_eq!(on_arm64(Version::Go116, &arm64), None, "arguments are on the stack");
     }
 
     #[test]

@@ -16,6 +16,7 @@
 mod census;
 mod confinement;
 mod elf;
+mod emulated;
 mod families;
 mod go;
 mod names;
