@@ -6,6 +6,14 @@
 //! | uprobe `go_tls_return` | each return instruction of both | Opened, Data |
 //! | uprobe `go_tls_end` | `crypto/tls.(*Conn).Close` | Closed |
 //!
+//! On amd64 other instructions serve where the kernel need not step (`emulated` of the daemon's `capture/tls`):
+//!
+//! | hook | on | records |
+//! |---|---|---|
+//! | uprobe `go_tls_send_record` | in `Write` each call of `writeRecordLocked` | none |
+//! | uprobe `go_tls_return` | the branch behind it | Opened, Data |
+//! | uprobe `go_tls_receive_copy` | in `Read` the call of `runtime.memmove`, for its return | Opened, Data |
+//!
 //! A program may end, or its thread be kept from going on, while the answer to what it has written is read already: who reads an answer
 //! tells of the write that has not returned. A `Write` takes all that it is given, or its connection is over.
 //!
@@ -59,21 +67,42 @@ static GO_WRITES: LruHashMap<[u64; 2], u64> = LruHashMap::with_max_entries(MAX_O
 #[uprobe]
 pub fn go_tls_send(ctx: ProbeContext) -> i32 {
     stay_off_private_stack(&ctx);
-    entered(&ctx, Direction::Sent)
+    let buffer = register(&ctx, registers::SECOND);
+    entered(&ctx, Direction::Sent, buffer, register(&ctx, registers::THIRD))
+}
+
+// func (c *Conn) writeRecordLocked(typ recordType, data []byte) (int, error)
+#[uprobe]
+pub fn go_tls_send_record(ctx: ProbeContext) -> i32 {
+    stay_off_private_stack(&ctx);
+    let buffer = register(&ctx, registers::THIRD);
+    entered(&ctx, Direction::Sent, buffer, register(&ctx, registers::FOURTH))
 }
 
 // func (c *Conn) Read(b []byte) (int, error)
 #[uprobe]
 pub fn go_tls_receive(ctx: ProbeContext) -> i32 {
     stay_off_private_stack(&ctx);
-    entered(&ctx, Direction::Received)
+    let buffer = register(&ctx, registers::SECOND);
+    entered(&ctx, Direction::Received, buffer, register(&ctx, registers::THIRD))
 }
 
 #[uprobe]
 pub fn go_tls_return(ctx: ProbeContext) -> i32 {
     stay_off_private_stack(&ctx);
     if watches_current() {
-        returned(&ctx, register(&ctx, registers::FIRST));
+        returned(&ctx, register(&ctx, registers::FIRST), None);
+    }
+    0
+}
+
+// func memmove(to, from unsafe.Pointer, n uintptr)
+#[uprobe]
+pub fn go_tls_receive_copy(ctx: ProbeContext) -> i32 {
+    stay_off_private_stack(&ctx);
+    if watches_current() {
+        let from = register(&ctx, registers::SECOND);
+        returned(&ctx, register(&ctx, registers::THIRD), Some(from));
     }
     0
 }
@@ -90,19 +119,18 @@ pub fn go_tls_end(ctx: ProbeContext) -> i32 {
 
 /// A function that has to grow its stack begins again: what it is called with is then noted twice.
 #[inline(always)]
-fn entered(ctx: &ProbeContext, direction: Direction) -> i32 {
+fn entered(ctx: &ProbeContext, direction: Direction, buffer: u64, size: u64) -> i32 {
     if !watches_current() {
         return 0;
     }
     let (goroutine, stack) = (register(ctx, registers::GOROUTINE), register(ctx, registers::STACK));
-    let buffer = register(ctx, registers::SECOND);
     // struct g of `src/runtime/runtime2.go` begins with the lower and the upper bound of its stack.
     let on_stack = buffer > stack && read_user::<u64>(goroutine + 8).is_some_and(|bound| buffer < bound);
     let call = GoCall {
         call: TlsCall {
             session: register(ctx, registers::FIRST),
             buffer,
-            size: register(ctx, registers::THIRD),
+            size,
             ..TlsCall::new(direction)
         },
         stack: if on_stack { stack } else { 0 },
@@ -119,8 +147,9 @@ fn entered(ctx: &ProbeContext, direction: Direction) -> i32 {
     0
 }
 
+/// Tells of the goroutine's call. `from` is where its bytes are, if not yet in the buffer that it was called with.
 #[inline(always)]
-fn returned(ctx: &ProbeContext, moved: u64) {
+fn returned(ctx: &ProbeContext, moved: u64, from: Option<u64>) {
     let goroutine = register(ctx, registers::GOROUTINE);
     let moves = moved as i64 > 0;
     let Some(go) = GO_CALLS.get_ptr_mut(&key(goroutine)) else {
@@ -144,7 +173,9 @@ fn returned(ctx: &ProbeContext, moved: u64) {
         } else if GO_WRITES.remove(key(session)).is_err() && read_volatile(&raw const (*go).call.session) == 0 {
             return;
         }
-        if (*go).stack != 0 {
+        if let Some(from) = from {
+            (*go).call.buffer = from;
+        } else if (*go).stack != 0 {
             let further = register(ctx, registers::STACK).wrapping_sub((*go).stack);
             (*go).call.buffer = (*go).call.buffer.wrapping_add(further);
         }
@@ -216,6 +247,7 @@ mod registers {
     pub(super) const SECOND: usize = 5; // rbx
     pub(super) const FIRST: usize = 10; // rax
     pub(super) const THIRD: usize = 11; // rcx
+    pub(super) const FOURTH: usize = 14; // rdi
     pub(super) const STACK: usize = 19; // rsp
 }
 
@@ -226,6 +258,7 @@ mod registers {
     pub(super) const FIRST: usize = 0;
     pub(super) const SECOND: usize = 1;
     pub(super) const THIRD: usize = 2;
+    pub(super) const FOURTH: usize = 3;
     pub(super) const GOROUTINE: usize = 28;
     pub(super) const STACK: usize = 31;
 }

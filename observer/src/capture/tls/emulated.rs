@@ -15,7 +15,7 @@ use std::collections::{HashMap, HashSet};
 
 use iced_x86::{
     Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
-    Register,
+    Register, UsedRegister,
 };
 use object::elf::EM_X86_64;
 
@@ -103,7 +103,7 @@ fn way(elf: &Elf, point: Point) -> Option<Way> {
     for _ in 0..MAX_INSTRUCTIONS {
         let instruction = instruction(elf, offset)?;
         match instruction.flow_control() {
-            FlowControl::Next if instruction.code() == Code::Push_r64 && untouched => {
+            FlowControl::Next if untouched && is_emulated(&instruction) => {
                 return Some(Way { offset, program });
             }
             FlowControl::Next => {
@@ -124,6 +124,45 @@ fn way(elf: &Elf, point: Point) -> Option<Way> {
         offset = instruction.next_ip();
     }
     None
+}
+
+/// The first instruction that the kernel emulates among those that follow another, if none before it changes a register.
+pub(super) fn branch_behind(code: &[Instruction], register: Register) -> Option<u64> {
+    let mut factory = InstructionInfoFactory::new();
+    for instruction in code.iter().take(MAX_INSTRUCTIONS) {
+        match instruction.flow_control() {
+            FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch => {
+                return is_emulated(instruction).then_some(instruction.ip());
+            }
+            FlowControl::Next if written(instruction, &mut factory).all(|other| other != register) => {}
+            _ => return None,
+        }
+    }
+    None
+}
+
+/// Whether the kernel emulates an instruction: with prefixes it does not (`branch_setup_ops`), or takes no probe at all.
+pub(super) fn is_emulated(instruction: &Instruction) -> bool {
+    match instruction.code() {
+        Code::Push_r64 => instruction.len() <= 2,
+        Code::Call_rel32_64 => instruction.len() == 5,
+        _ if instruction.is_jcc_short() || instruction.is_jmp_short() => instruction.len() == 2,
+        _ if instruction.is_jcc_near() => instruction.len() == 6,
+        _ if instruction.is_jmp_near() => instruction.len() == 5,
+        _ => false,
+    }
+}
+
+/// The whole registers that an instruction changes, or some part of them.
+fn written(instruction: &Instruction, factory: &mut InstructionInfoFactory) -> impl Iterator<Item = Register> {
+    let used = factory.info(instruction).used_registers();
+    let written = |used: &&UsedRegister| {
+        !matches!(
+            used.access(),
+            OpAccess::Read | OpAccess::CondRead | OpAccess::None | OpAccess::NoMemAccess
+        )
+    };
+    used.iter().filter(written).map(|used| used.register().full_register())
 }
 
 /// The program for a function that is given the arguments of one for which `program` is; `None` where it is given others.
@@ -178,12 +217,8 @@ fn make(values: &mut [Value; 6], instruction: &Instruction, factory: &mut Instru
         (Mnemonic::Lea, _) if instruction.memory_base() == Register::RSP => Value::OwnStack,
         _ => Value::Other,
     };
-    for used in factory.info(instruction).used_registers() {
-        let written = !matches!(
-            used.access(),
-            OpAccess::Read | OpAccess::CondRead | OpAccess::None | OpAccess::NoMemAccess
-        );
-        if written && let Some(place) = held(used.register()) {
+    for register in written(instruction, factory) {
+        if let Some(place) = held(register) {
             values[place] = taken;
         }
     }

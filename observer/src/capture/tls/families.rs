@@ -43,13 +43,27 @@ pub(super) const PROGRAMS: &[&str] = &[
     "tls_receive_file_flags",
     "tls_end",
     GO_RETURN,
-    "go_tls_send",
-    "go_tls_receive",
+    GO_SEND,
+    GO_RECEIVE,
+    GO_SEND_RECORD,
+    GO_RECEIVE_COPY,
     GO_END,
 ];
 
+/// The programs for Go's functions that move plain text.
+pub(super) const GO_SEND: &str = "go_tls_send";
+pub(super) const GO_RECEIVE: &str = "go_tls_receive";
+
 /// The program for each return instruction of Go's functions, which take no probe on their return.
 pub(super) const GO_RETURN: &str = "go_tls_return";
+
+/// The program for calls of [`GO_WRITES_RECORD`], and for the call of [`GO_COPIES`] with what was read.
+pub(super) const GO_SEND_RECORD: &str = "go_tls_send_record";
+pub(super) const GO_RECEIVE_COPY: &str = "go_tls_receive_copy";
+
+/// What Go's `Write` calls with plain text, and what its `Read` calls, which is wherever bytes are copied.
+pub(super) const GO_WRITES_RECORD: &str = "crypto/tls.(*Conn).writeRecordLocked";
+pub(super) const GO_COPIES: &str = "runtime.memmove";
 
 /// The program for the function that ends a session of Go's.
 const GO_END: &str = "go_tls_end";
@@ -58,8 +72,8 @@ const GO_END: &str = "go_tls_end";
 pub(super) const GO: Family = Family {
     library: "go",
     functions: &[
-        moves("crypto/tls.(*Conn).Write", "go_tls_send"),
-        moves("crypto/tls.(*Conn).Read", "go_tls_receive"),
+        moves("crypto/tls.(*Conn).Write", GO_SEND),
+        moves("crypto/tls.(*Conn).Read", GO_RECEIVE),
         Function {
             symbol: "crypto/tls.(*Conn).Close",
             program: GO_END,

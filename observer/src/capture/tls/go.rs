@@ -8,7 +8,10 @@ use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, Register};
 use object::elf::{EM_AARCH64, EM_X86_64};
 
 use super::elf::{Elf, Findings, Point, Refusal};
-use super::families::{GO, GO_RETURN};
+use super::emulated;
+use super::families::{
+    GO, GO_COPIES, GO_RECEIVE, GO_RECEIVE_COPY, GO_RETURN, GO_SEND, GO_SEND_RECORD, GO_WRITES_RECORD,
+};
 use super::pclntab::{Extent, FunctionTable, Version};
 
 /// Sections that have the table of functions: of programs that may lie anywhere in memory the second, up to Go 1.25.
@@ -33,13 +36,17 @@ pub(super) fn find(elf: &Elf) -> Result<Option<Findings>, Refusal> {
     let Some(table) = FunctionTable::open(elf, section)? else {
         return Ok(None);
     };
-    let names: Vec<&str> = GO.functions.iter().map(|function| function.symbol).collect();
-    let extents = table.find(elf, &names)?;
-    if extents.iter().all(Option::is_none) {
+    let names = GO.functions.iter().map(|function| function.symbol);
+    let names: Vec<&str> = names.chain([GO_WRITES_RECORD, GO_COPIES]).collect();
+    let found = table.find(elf, &names)?;
+    let Some((functions, called)) = found.split_last_chunk() else {
+        return Ok(None);
+    };
+    if functions.iter().all(Option::is_none) {
         return Ok(None);
     }
     for text in text_starts(elf, &table)? {
-        if let Some(points) = points(elf, &extents, text, table.version)? {
+        if let Some(points) = points(elf, (functions, *called), text, table.version)? {
             let library = GO.library;
             return Ok(Some(Findings::Reachable { library, points }));
         }
@@ -70,14 +77,14 @@ fn text_starts(elf: &Elf, table: &FunctionTable) -> Result<Vec<u64>, Refusal> {
 
 /// Where probes belong: returns before entries, since an entry without its return would be taken for that of the next. `None`
 /// where one of the functions that move plain text is not there, or is not what it should be.
-fn points(elf: &Elf, extents: &[Option<Extent>], text: u64, version: Version) -> Result<Option<Vec<Point>>, Refusal> {
-    let point = |program, offset| Point {
-        program,
-        offset,
-        returns: false,
-    };
+fn points(
+    elf: &Elf,
+    (functions, called): (&[Option<Extent>], [Option<Extent>; 2]),
+    text: u64,
+    version: Version,
+) -> Result<Option<Vec<Point>>, Refusal> {
     let (mut returns, mut entries) = (Vec::new(), Vec::new());
-    for (function, extent) in GO.functions.iter().zip(extents) {
+    for (function, extent) in GO.functions.iter().zip(functions) {
         let Some(extent) = extent else {
             if function.returns {
                 return Ok(None);
@@ -87,12 +94,18 @@ fn points(elf: &Elf, extents: &[Option<Extent>], text: u64, version: Version) ->
         let Some((offset, code)) = code(elf, *extent, text)? else {
             return Ok(None);
         };
-        let Some(places) = places(elf.machine(), version, &code) else {
+        let callees = called.map(|callee| callee.map(|callee| callee.start.wrapping_sub(extent.start)));
+        let Some(places) = places(elf.machine(), version, function.program, callees, &code) else {
             return Ok(None);
         };
-        entries.push(point(function.program, offset + places.entry));
+        let point = |(program, place)| Point {
+            program,
+            offset: offset + place,
+            returns: false,
+        };
+        entries.extend(places.entries.into_iter().map(point));
         if function.returns {
-            returns.extend(places.returns.iter().map(|place| point(GO_RETURN, offset + place)));
+            returns.extend(places.returns.into_iter().map(point));
         }
     }
     returns.extend(entries);
@@ -114,31 +127,45 @@ fn code(elf: &Elf, extent: Extent, text: u64) -> Result<Option<(u64, Vec<u8>)>, 
     Ok(Some((offset, elf.bytes(offset, size)?)))
 }
 
-/// Offsets in a function of the instructions that are probed.
+/// The instructions of a function that are probed, by their offsets in it, and the program for each.
 #[derive(Debug, PartialEq, Eq)]
 struct Places {
-    /// One before which no register of the arguments has changed.
-    entry: u64,
-    /// Its return instructions.
-    returns: Vec<u64>,
+    entries: Vec<(&'static str, u64)>,
+    returns: Vec<(&'static str, u64)>,
 }
 
-/// Those of a function that takes its arguments in registers; `None` for all else.
-fn places(machine: u16, version: Version, code: &[u8]) -> Option<Places> {
+impl Places {
+    fn new(program: &'static str, entry: u64, returns: impl IntoIterator<Item = u64>) -> Self {
+        Self {
+            entries: vec![(program, entry)],
+            returns: returns.into_iter().map(|place| (GO_RETURN, place)).collect(),
+        }
+    }
+}
+
+/// Those of a function that takes its arguments in registers; `None` for all else. `callees` is where [`GO_WRITES_RECORD`] and
+/// [`GO_COPIES`] are, counted from the function.
+fn places(
+    machine: u16,
+    version: Version,
+    program: &'static str,
+    callees: [Option<u64>; 2],
+    code: &[u8],
+) -> Option<Places> {
     let places = match machine {
-        EM_X86_64 => places_on_amd64(code)?,
+        EM_X86_64 => places_on_amd64(program, callees, code)?,
         // What a function begins with does not tell where its arguments are: that is so from Go 1.18 on.
-        EM_AARCH64 if version == Version::Go118 => Places {
-            entry: 0,
-            returns: returns_of_arm64(code)?,
-        },
+        EM_AARCH64 if version == Version::Go118 => Places::new(program, 0, returns_of_arm64(code)?),
         _ => return None,
     };
     (1..=MAX_RETURNS).contains(&places.returns.len()).then_some(places)
 }
 
-fn places_on_amd64(code: &[u8]) -> Option<Places> {
-    let decoder = || Decoder::with_ip(64, code, 0, DecoderOptions::NONE);
+fn places_on_amd64(program: &'static str, callees: [Option<u64>; 2], code: &[u8]) -> Option<Places> {
+    let code: Vec<Instruction> = Decoder::with_ip(64, code, 0, DecoderOptions::NONE).iter().collect();
+    if code.iter().any(Instruction::is_invalid) {
+        return None;
+    }
     // `CMPQ SP, 16(R14)`, or with a larger frame `LEAQ -n(SP), R12` and `CMPQ R12, 16(R14)`: R14 is the goroutine, as it is where
     // arguments are in registers.
     let looks_at_bound = |instruction: &Instruction| {
@@ -146,22 +173,43 @@ fn places_on_amd64(code: &[u8]) -> Option<Places> {
             && instruction.memory_base() == Register::R14
             && instruction.memory_displacement64() == 16
     };
-    let bound = decoder().iter().take(2).find(looks_at_bound)?;
-    // The branch behind it the kernel emulates (`emulated`).
-    let branch = decoder()
-        .iter()
-        .find(|instruction| instruction.ip() == bound.next_ip())?;
-    let entry = if branch.is_jcc_short_or_near() { branch.ip() } else { 0 };
-    let mut returns = Vec::new();
-    for instruction in &mut decoder() {
-        if instruction.is_invalid() {
-            return None;
+    let bound = code.iter().take(2).position(looks_at_bound)?;
+    // The branch behind it the kernel emulates, and no argument has changed.
+    let entry = code[bound + 1..].first().filter(|next| emulated::is_emulated(next));
+    let entry = entry.map_or(0, Instruction::ip);
+    let returns = code.iter().filter(|instruction| instruction.code() == Code::Retnq);
+    let mut places = Places::new(program, entry, returns.map(Instruction::ip));
+    // Returns the kernel does not emulate. What is written and read passes through calls, which it does.
+    let [writes_record, copies] = callees;
+    let calls = |callee: Option<u64>| {
+        let is_call = move |instruction: &Instruction| {
+            instruction.is_call_near()
+                && emulated::is_emulated(instruction)
+                && Some(instruction.near_branch_target()) == callee
+        };
+        code.iter()
+            .enumerate()
+            .filter(move |(_, instruction)| is_call(instruction))
+    };
+    match program {
+        GO_SEND => {
+            let with_branch = |(number, call): (usize, &Instruction)| {
+                let branch = emulated::branch_behind(&code[number + 1..], Register::RAX)?;
+                Some(((GO_SEND_RECORD, call.ip()), (GO_RETURN, branch)))
+            };
+            let pairs: Option<(Vec<_>, Vec<_>)> = calls(writes_record).map(with_branch).collect();
+            if let Some((entries, returns)) = pairs.filter(|(entries, _)| !entries.is_empty()) {
+                places = Places { entries, returns };
+            }
         }
-        if instruction.code() == Code::Retnq {
-            returns.push(instruction.ip());
+        GO_RECEIVE => {
+            if let [(_, call)] = Vec::from_iter(calls(copies))[..] {
+                places.returns = vec![(GO_RECEIVE_COPY, call.ip())];
+            }
         }
+        _ => {}
     }
-    Some(Places { entry, returns })
+    Some(places)
 }
 
 fn returns_of_arm64(code: &[u8]) -> Option<Vec<u64>> {
@@ -355,11 +403,9 @@ mod tests {
 
     #[test]
     fn code_must_begin_as_go_s_and_be_decodable_to_its_end() {
+        let places = |machine, version, code: &[u8]| places(machine, version, GO_SEND, [None; 2], code);
         let on_amd64 = |code: &[u8]| places(EM_X86_64, Version::Go118, code);
-        let at = |entry, returns: &[u64]| {
-            let returns = returns.to_vec();
-            Some(Places { entry, returns })
-        };
+        let at = |entry, returns: &[u64]| Some(Places::new(GO_SEND, entry, returns.iter().copied()));
         assert_eq!(on_amd64(AMD64), at(4, &[11, 17]));
         let larger = [&[0x4c, 0x8d, 0x64, 0x24, 0xb8, 0x4d, 0x3b, 0x66, 0x10][..], &AMD64[4..]].concat();
         assert_eq!(on_amd64(&larger), at(9, &[16, 22]), "with a larger frame");
@@ -378,6 +424,55 @@ mod tests {
         assert_eq!(on_arm64(Version::Go118, &arm64[4..]), None);
         assert_eq!(on_arm64(Version::Go118, &arm64[..18]), None);
         assert_eq!(on_arm64(Version::Go116, &arm64), None, "arguments are on the stack");
+    }
+
+    #[test]
+    fn calls_that_move_plain_text_are_probed_instead_of_returns() {
+        let code = [
+            0x49, 0x3b, 0x66, 0x10, // CMPQ SP, 16(R14)
+            0x76, 0x13, // JBE
+            0xe8, 0x10, 0x00, 0x00, 0x00, // CALL
+            0x48, 0x89, 0x44, 0x24, 0x38, // MOVQ AX, 56(SP)
+            0x48, 0x85, 0xdb, // TESTQ BX, BX
+            0x74, 0x01, // JE
+            0x90, // NOP
+            0xc3, // RET
+        ];
+        let callee = Some(6 + 5 + 0x10);
+        let places = |program, callees, code: &[u8]| places(EM_X86_64, Version::Go118, program, callees, code);
+        let written = Places {
+            entries: vec![(GO_SEND_RECORD, 6)],
+            returns: vec![(GO_RETURN, 19)],
+        };
+        assert_eq!(places(GO_SEND, [callee, None], &code), Some(written));
+        let read = Places {
+            entries: vec![(GO_RECEIVE, 4)],
+            returns: vec![(GO_RECEIVE_COPY, 6)],
+        };
+        assert_eq!(places(GO_RECEIVE, [None, callee], &code), Some(read));
+        let returns = |program| Some(Places::new(program, 4, [22]));
+        assert_eq!(places(GO_SEND, [None, callee], &code), returns(GO_SEND));
+        assert_eq!(places(GO_RECEIVE, [callee, None], &code), returns(GO_RECEIVE));
+        // XORL AX, AX, in place of what is moved to memory.
+        let lost = [&code[..11], &[0x31, 0xc0, 0x90, 0x90, 0x90], &code[16..]].concat();
+        assert_eq!(places(GO_SEND, [callee, None], &lost), returns(GO_SEND), "the result");
+        let branchless = [&code[..19], &[0x90, 0x90], &code[21..]].concat();
+        assert_eq!(
+            places(GO_SEND, [callee, None], &branchless),
+            returns(GO_SEND),
+            "the branch"
+        );
+        let twice = [&code[..11], &[0xe8, 0x0b, 0x00, 0x00, 0x00], &code[16..]].concat();
+        assert_eq!(
+            places(GO_RECEIVE, [None, callee], &twice),
+            returns(GO_RECEIVE),
+            "two copies"
+        );
+        assert_eq!(
+            places(GO_SEND, [callee, None], &twice),
+            returns(GO_SEND),
+            "a call behind a call"
+        );
     }
 
     #[test]
