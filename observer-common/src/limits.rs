@@ -28,3 +28,6 @@ pub const MAX_SCOPED_PROCESSES: u32 = 32 << 10;
 
 /// Control groups that `--cgroup` can follow at once, descendants included.
 pub const MAX_SCOPED_CGROUPS: u32 = 16 << 10;
+
+/// Where in rustls' `CommonState` the `Box<dyn MessageEncrypter>` of its record layer is. The daemon looks at the code that drops one.
+pub const RUSTLS_ENCRYPTER: u64 = 16;

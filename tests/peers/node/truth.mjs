@@ -3,7 +3,7 @@
 
 import { openSync, writeSync } from 'node:fs';
 
-const now = globalThis.Bun === undefined ? () => process.hrtime.bigint().toString() : await clockOfBun();
+const now = await clock();
 const string = JSON.stringify;
 
 export class Truth {
@@ -113,15 +113,28 @@ export class Truth {
     }
 }
 
-// Bun's `hrtime` begins with the process.
-async function clockOfBun() {
-    const { dlopen, ptr } = await import('bun:ffi');
-    const { symbols } = dlopen('libc.so.6', { clock_gettime: { args: ['i32', 'ptr'], returns: 'i32' } });
+// CLOCK_MONOTONIC in nanoseconds. `hrtime` of Bun and of Deno begins with the process.
+async function clock() {
     const time = new BigInt64Array(2);
+    const read = await clockGettime();
+    if (read === undefined) {
+        return () => process.hrtime.bigint().toString();
+    }
     return () => {
-        symbols.clock_gettime(1, ptr(time));
+        read(1, time);
         return (time[0] * 1_000_000_000n + time[1]).toString();
     };
+}
+
+// The C library's, for those that can call it.
+async function clockGettime() {
+    if (globalThis.Bun !== undefined) {
+        const { dlopen, ptr } = await import('bun:ffi');
+        const { symbols } = dlopen('libc.so.6', { clock_gettime: { args: ['i32', 'ptr'], returns: 'i32' } });
+        return (id, time) => symbols.clock_gettime(id, ptr(time));
+    }
+    const description = { clock_gettime: { parameters: ['i32', 'buffer'], result: 'i32' } };
+    return globalThis.Deno?.dlopen('libc.so.6', description).symbols.clock_gettime;
 }
 
 // Calls `note` before whatever handler the SDK has set, or sets later.

@@ -20,7 +20,7 @@ use object::pod::{self, Pod};
 
 use super::families::{FAMILIES, Family, IN_RUST, TELLTALES};
 use super::names::{LONGEST, Meaning, is_name_at, is_path, meanings, rust_name_around};
-use super::{emulated, go, signatures};
+use super::{emulated, go, rustls, signatures};
 
 /// Bytes read of one file in all: its tables of symbols, and what is searched of its data.
 const MAX_READ: u64 = 512 << 20;
@@ -72,9 +72,12 @@ pub(super) enum Findings {
 }
 
 impl Findings {
-    /// The same with what is reachable probed where the kernel emulates.
-    fn emulated(self, elf: &Elf) -> Self {
+    /// The same after a look at the code of what is reachable: whether it is as the kernel side takes it to be, and where best to probe.
+    fn checked(self, elf: &Elf) -> Self {
         match self {
+            Self::Reachable { library, points } if !rustls::has_encrypters(elf, &points) => {
+                Self::Unsupported { library }
+            }
             Self::Reachable { library, points } => Self::Reachable {
                 library,
                 points: emulated::moved(elf, points),
@@ -123,11 +126,11 @@ pub(super) fn analyse(file: &File, executable: bool) -> Result<Findings, Refusal
         if let Some(table) = elf.section(kind)
             && let Some(findings) = elf.functions(table)?
         {
-            return Ok(findings.emulated(&elf));
+            return Ok(findings.checked(&elf));
         }
     }
     if executable && let Some(library) = elf.telltale() {
-        return Ok(signatures::find(&elf, library)?.emulated(&elf));
+        return Ok(signatures::find(&elf, library)?.checked(&elf));
     }
     Ok(Findings::Nothing)
 }
@@ -666,11 +669,19 @@ pub(super) mod tests {
                 points: vec![
                     point("tls_send_chunks", 0, true),
                     point("tls_receive_payload", 1, true),
-                    point("tls_end", 2, false),
+                    point("tls_end_state", 2, false),
                 ],
             };
-            assert_eq!(findings(&elf(names, b"rustls-0.23.1")), Ok(expected));
             let unsupported = Findings::Unsupported { library: "rustls" };
+            // mov 16(%rdi), %rax, or 24(%rdi)
+            let with = |field| {
+                let mut file = elf(names, b"rustls-0.23.1");
+                let drop = usize::try_from(CODE).unwrap() + 32;
+                file[drop..drop + 4].copy_from_slice(&[0x48, 0x8b, 0x47, field]);
+                findings(&file)
+            };
+            assert_eq!(with(16), Ok(expected));
+            assert_eq!(with(24), Ok(unsupported.clone()));
             assert_eq!(findings(&elf(&names[..2], b"rustls-0.23.1")), Ok(unsupported));
         }
     }

@@ -182,7 +182,7 @@ fn passed_on(values: &[Value; 6], program: &'static str, length: Value, called: 
 }
 
 /// The instruction at an offset of the file, with that as its address.
-fn instruction(elf: &Elf, offset: u64) -> Option<Instruction> {
+pub(super) fn instruction(elf: &Elf, offset: u64) -> Option<Instruction> {
     let (start, size) = elf
         .code()
         .find(|(start, size)| (*start..start.saturating_add(*size)).contains(&offset))?;

@@ -42,6 +42,7 @@ pub(super) const PROGRAMS: &[&str] = &[
     "tls_receive_file",
     "tls_receive_file_flags",
     "tls_end",
+    END_STATE,
     GO_RETURN,
     GO_SEND,
     GO_RECEIVE,
@@ -49,6 +50,9 @@ pub(super) const PROGRAMS: &[&str] = &[
     GO_RECEIVE_COPY,
     GO_END,
 ];
+
+/// The program for the function that ends a session of rustls.
+pub(super) const END_STATE: &str = "tls_end_state";
 
 /// The programs for Go's functions that move plain text.
 pub(super) const GO_SEND: &str = "go_tls_send";
@@ -99,6 +103,15 @@ const fn ends(symbol: &'static str) -> Function {
     }
 }
 
+/// In rustls, which has sessions by value.
+const fn drops(symbol: &'static str) -> Function {
+    Function {
+        symbol,
+        program: END_STATE,
+        returns: false,
+    }
+}
+
 /// Every library that is known.
 pub(super) const FAMILIES: &[Family] = &[
     // OpenSSL 1.1 and 3, and BoringSSL, AWS-LC, LibreSSL, which have a part of them.
@@ -142,8 +155,8 @@ pub(super) const FAMILIES: &[Family] = &[
                 "<rustls::common_state::CommonState>::take_received_plaintext",
                 "tls_receive_payload",
             ),
-            ends("core::ptr::drop_in_place<rustls::common_state::CommonState>"),
-            ends("core::ptr::drop_in_place::<rustls::common_state::CommonState>"),
+            drops("core::ptr::drop_in_place<rustls::common_state::CommonState>"),
+            drops("core::ptr::drop_in_place::<rustls::common_state::CommonState>"),
         ],
         marks: &[],
     },

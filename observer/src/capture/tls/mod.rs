@@ -23,6 +23,7 @@ mod names;
 mod pclntab;
 mod probes;
 pub mod release;
+mod rustls;
 mod search;
 mod signatures;
 

@@ -1,7 +1,8 @@
 //! Functions of TLS libraries in programs without symbols, found by what their code looks like.
 //!
 //! `signatures.toml` has the first bytes of each, with those left open that differ from version to version, and the versions they
-//! were made from. A probe at a wrong place breaks a program: hence what is found more than once is not used at all.
+//! were made from. A probe at a wrong place breaks a program: hence what is found more than once is not used at all, unless compilers make
+//! copies of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -29,6 +30,7 @@ struct Signature {
     library: String,
     machine: u16,
     function: &'static Function,
+    copies: bool,
     code: Regex,
 }
 
@@ -47,6 +49,9 @@ struct Entry {
     /// For people.
     #[allow(dead_code, reason = "it must be there")]
     made_from: Vec<String>,
+    /// Whether every unit of a program may have one of its own.
+    #[serde(default)]
+    copies: bool,
     code: String,
 }
 
@@ -56,7 +61,7 @@ pub(super) fn find(elf: &Elf, library: &'static str) -> Result<Findings, Refusal
         .iter()
         .filter(|signature| signature.library == library && signature.machine == elf.machine())
         .collect();
-    let mut places: BTreeMap<&str, (&Function, BTreeSet<u64>)> = BTreeMap::new();
+    let mut places: BTreeMap<&str, (&Signature, BTreeSet<u64>)> = BTreeMap::new();
     let mut left = if known.is_empty() { 0 } else { MAX_SEARCHED };
     for (start, size) in elf.code() {
         let size = size.min(left);
@@ -66,22 +71,23 @@ pub(super) fn find(elf: &Elf, library: &'static str) -> Result<Findings, Refusal
                 let found = signature.code.find_iter(piece);
                 let (_, places) = places
                     .entry(signature.function.symbol)
-                    .or_insert((signature.function, BTreeSet::new()));
+                    .or_insert((signature, BTreeSet::new()));
                 places.extend(found.map(|found| start + at + found.start() as u64));
             }
             None::<()>
         };
         elf.pieces(start, size, LONGEST, &mut look)?;
     }
-    let only = |(function, places): (&Function, BTreeSet<u64>)| match Vec::from_iter(places)[..] {
-        [offset] => Some(Point {
+    let points = places
+        .into_values()
+        .filter(|(signature, places)| places.len() == 1 || signature.copies)
+        .flat_map(|(signature, places)| places.into_iter().map(|offset| (signature.function, offset)))
+        .map(|(function, offset)| Point {
             program: function.program,
             offset,
             returns: function.returns,
-        }),
-        _ => None,
-    };
-    let points = places.into_values().filter_map(only).collect();
+        })
+        .collect();
     Ok(elf::reachable_if_whole(library, points))
 }
 
@@ -107,6 +113,7 @@ impl Entry {
                 _ => return None,
             },
             function: functions().find(|function| function.symbol == self.symbol)?,
+            copies: self.copies,
             code: Regex::new(&format!("(?s-u){}", expressions?.concat())).ok()?,
         })
     }

@@ -31,7 +31,9 @@ const TESTS: &[Test] = &[
     ("tls::Bun, which has no symbols", |stage| {
         runtime(stage, "bun", "boringssl")
     }),
-    ("tls::Deno, which has no way in", deno),
+    ("tls::Deno, which has no symbols", |stage| {
+        runtime(stage, "deno-run", "rustls")
+    }),
     (
         "tls::a server in Rust whose clients are out of scope",
         clients_out_of_scope,
@@ -230,23 +232,6 @@ fn runtime(stage: &Stage, program: &str, library: &str) -> Result<()> {
     wait_for(stage, &observer, library, "attached", 1)?;
     let truth = stage.lab.file("truth.jsonl");
     let mut client = peers.client(&basic(pair, &server, &truth), stage.lab.file("client.log"))?;
-    client.finish(stage.lab.limit(30))?;
-    stage.settle(observer, &[whole(&truth)])
-}
-
-/// What the server's side does not show the client's does.
-fn deno(stage: &Stage) -> Result<()> {
-    let pair = Pair::new(Client::NodeSdk, Server::NodeSdk, Transport::Https);
-    let server = run_by(stage, "deno-run").listen(pair, stage.lab.file("server.log"), stage.lab.limit(30))?;
-    // Keeps what the client is run by in sight.
-    let _other = stage.listen(pair)?;
-    let observer = stage.observe(&[])?;
-    wait_for(stage, &observer, "openssl", "attached", 1)?;
-    wait_for(stage, &observer, "rustls", "unsupported", 1)?;
-    let truth = stage.lab.file("truth.jsonl");
-    let mut client = stage
-        .peers()
-        .client(&basic(pair, &server, &truth), stage.lab.file("client.log"))?;
     client.finish(stage.lab.limit(30))?;
     stage.settle(observer, &[whole(&truth)])
 }
