@@ -42,7 +42,7 @@ pub struct Head {
     pub source: u8,
     /// A [`crate::stream::Direction`], 0 where it means nothing.
     pub direction: u8,
-    /// Bits by kind of record: [`OPENED_MOVABLE`], [`CLOSED_READERS_LEFT`], [`CLOSED_WRITERS_LEFT`].
+    /// Bits by kind of record: [`CLOSED_READERS_LEFT`], [`CLOSED_WRITERS_LEFT`].
     pub flags: u8,
     /// Process id (thread group) in the initial pid namespace; 0 in [`Opened`] of a socket that was seen from its other end.
     pub pid: u32,
@@ -135,9 +135,6 @@ pub struct Closed {
     /// `CLOCK_MONOTONIC` nanoseconds.
     pub time: u64,
 }
-
-/// [`Head::flags`] of [`Opened`]: a TLS session that may go on at another address, as one of its own.
-pub const OPENED_MOVABLE: u8 = 1;
 
 /// [`Head::flags`] of [`Closed`]: the pipe has readers left.
 pub const CLOSED_READERS_LEFT: u8 = 1;

@@ -56,7 +56,7 @@ impl Golden {
 fn plan() -> Vec<Golden> {
     use Client::{NodeV2Legacy as Node, Py23, RmcpLegacy as Rmcp};
     use Server::{Everything, NodeSdk, NodeV2, Py23 as PyServer, Py130, Rmcp as RmcpServer};
-    use Transport::{Http, Http2, Sse, Stdio};
+    use Transport::{Http, Http2, Https2, Sse, Stdio};
     [
         ("2024-11-05", Stdio, Node, Py130),
         ("2024-11-05", Sse, Node, NodeSdk),
@@ -70,6 +70,7 @@ fn plan() -> Vec<Golden> {
         ("2026-07-28", Sse, Py23, PyServer),
         ("2025-11-25", Http2, Rmcp, PyServer),
         ("2026-07-28", Http2, Py23, RmcpServer),
+        ("2026-07-28", Https2, Py23, RmcpServer),
     ]
     .map(|(protocol, transport, client, server)| Golden {
         protocol,

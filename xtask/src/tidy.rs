@@ -168,9 +168,10 @@ fn check_layer(layer: &Layer, name: &str, body: &[&str]) -> Vec<String> {
 /// Splits off the tests at a file's foot.
 fn split_tests(text: &str) -> (Vec<&str>, Vec<&str>) {
     let lines: Vec<_> = text.lines().collect();
+    let is_module = |line: &str| line.starts_with("mod ") || line.starts_with("pub(super) mod ");
     let foot = lines
         .windows(2)
-        .rposition(|pair| pair[0] == "#[cfg(test)]" && pair[1].starts_with("mod "));
+        .rposition(|pair| pair[0] == "#[cfg(test)]" && is_module(pair[1]));
     let (body, tests) = lines.split_at(foot.unwrap_or(lines.len()));
     (body.to_vec(), tests.to_vec())
 }
@@ -374,8 +375,10 @@ mod tests {
     fn a_file_has_a_bounded_length_without_its_tests() {
         let long = "fn x() {}\n".repeat(MAX_LINES);
         assert!(violations("xtask/src/x.rs", &long)[0].contains("at most 500"));
-        let tests = format!("fn x() {{}}\n#[cfg(test)]\nmod tests {{\n{long}}}");
-        allowed("xtask/src/x.rs", &tests);
+        for module in ["mod", "pub(super) mod"] {
+            let tests = format!("fn x() {{}}\n#[cfg(test)]\n{module} tests {{\n{long}}}");
+            allowed("xtask/src/x.rs", &tests);
+        }
     }
 
     #[test]

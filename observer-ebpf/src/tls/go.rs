@@ -263,4 +263,4 @@ mod registers {
     pub(super) const STACK: usize = 31;
 }
 
-const _: () = assert!(size_of::<GoCall>() == 88);
+const _: () = assert!(size_of::<GoCall>() == 80);

@@ -31,7 +31,7 @@ use aya_ebpf::{
 use observer_common::{
     drops::DropReason,
     limits::MAX_OPEN_CALLS,
-    record::{OPENED_MOVABLE, Opened, RecordKind},
+    record::{Opened, RecordKind},
     stream::{Direction, Source},
 };
 
@@ -69,20 +69,12 @@ pub struct TlsCall {
     /// User address of the number of bytes moved, where the function does not return it.
     length_at: u64,
     direction: u64,
-    /// Not 0 where the session is a value that its program may move.
-    movable: u64,
     /// Calls of the same functions within this one that have nothing to do with it and have not returned.
     within: u64,
 }
 
-/// `Stream::flags`: words have been written.
-const WORDS: u32 = 1 << 31;
-
 /// `Stream::flags`: the session was ended at `armed_until`, while a write on it was under way, which is still to be told.
-const ENDED: u32 = 1 << 30;
-
-/// Bytes in one direction with none in the other after which a movable session is taken to stay where it is.
-const SETTLED: u64 = 4096;
+const ENDED: u32 = 1 << 31;
 
 impl TlsCall {
     /// One that begins now.
@@ -97,7 +89,6 @@ impl TlsCall {
             moved: 0,
             length_at: 0,
             direction: direction as u64,
-            movable: 0,
             within: 0,
         }
     }
@@ -313,27 +304,20 @@ fn tell(
     }
     let (object, number) = (object(session), address_space());
     let known = stream::known(object, number);
-    // SAFETY: a live map value.
-    let movable = unsafe { (*tls).movable };
     let stream = match known {
-        // Another may have come to the same place: the daemon finds out.
-        Some(stream) if movable != 0 && !is_settled(stream) && !was_last(stream) || ended_before(stream, tls) => {
+        Some(stream) if ended_before(stream, tls) => {
             let _ = STREAMS.remove(&object);
-            open_tls(object, number, session, movable);
+            open_tls(object, number, session);
             STREAMS.get_ptr_mut(&object).ok_or(DropReason::TableFull)?
         }
         Some(stream) => stream,
         // Of a library with some of its probes the calls would be seen and not their answers, or the other way round.
         None if is_being_attached() => return Err(DropReason::Unprobed),
         None => {
-            open_tls(object, number, session, movable);
+            open_tls(object, number, session);
             STREAMS.get_ptr_mut(&object).ok_or(DropReason::TableFull)?
         }
     };
-    if movable != 0 && writes_words(tls) {
-        // SAFETY: a live map value.
-        unsafe { (*stream).flags |= WORDS };
-    }
     if stream::is_muted(stream) {
         emit::count_muted(moved);
         return Ok(());
@@ -368,37 +352,6 @@ fn ended_before(stream: *mut Stream, tls: *const TlsCall) -> bool {
     unsafe { (*stream).flags & ENDED != 0 && (*stream).armed_until < (*tls).entered }
 }
 
-/// Whether a movable session is where it will stay. On its way it reads what came with the end of the handshake, or greets with frames of
-/// HTTP/2; at no place but the last it does both, or writes words.
-#[inline(always)]
-fn is_settled(stream: *mut Stream) -> bool {
-    // SAFETY: a live map value.
-    let (sent, received, flags) = unsafe { ((*stream).sent, (*stream).received, (*stream).flags) };
-    flags & WORDS != 0 || sent != 0 && received != 0 || sent + received > SETTLED
-}
-
-/// Whether a call writes what begins with a capital letter, as requests and responses of HTTP/1.1 do, and what a client of HTTP/2 begins
-/// with.
-#[inline(always)]
-fn writes_words(tls: *const TlsCall) -> bool {
-    // SAFETY: a live map value.
-    let (direction, buffer, segments) = unsafe { ((*tls).direction, (*tls).buffer, (*tls).segments) };
-    let bytes = if segments == 0 {
-        buffer
-    } else {
-        read_user(buffer).unwrap_or(0)
-    };
-    direction == Direction::Sent as u64 && read_user::<u8>(bytes).is_some_and(|first| first.is_ascii_uppercase())
-}
-
-/// Whether what this thread did last, of all that is seen, it did on this session: it has used no socket since.
-#[inline(always)]
-fn was_last(stream: *mut Stream) -> bool {
-    // SAFETY: live map values.
-    call::entry()
-        .is_some_and(|call| unsafe { (*call).source == Source::Tls as u64 && (*call).birth == (*stream).birth })
-}
-
 /// Whether the library whose probe this is has not all of them yet.
 #[inline(always)]
 fn is_being_attached(ctx: *mut c_void) -> bool {
@@ -423,13 +376,10 @@ fn address_space() -> u64 {
 /// Takes a session into sight. A function of its own, since its record needs stack.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn open_tls(object: u64, number: u64, session: u64, movable: u64) -> u64 {
-    let describe = |opened: &mut Opened| {
-        opened.head.flags = if movable != 0 { OPENED_MOVABLE } else { 0 };
-        opened.inode = session;
-    };
+extern "C" fn open_tls(object: u64, number: u64, session: u64) -> u64 {
+    let describe = |opened: &mut Opened| opened.inode = session;
     stream::open(object, Source::Tls, number, || (0, 0), describe);
     0
 }
 
-const _: () = assert!(size_of::<TlsCall>() == 80);
+const _: () = assert!(size_of::<TlsCall>() == 72);

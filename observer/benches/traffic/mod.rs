@@ -170,7 +170,6 @@ impl Session {
             local: address(port),
             remote: address(48_000 - port),
             netns: 0,
-            movable: false,
             pid: CLIENT,
             time: Timestamp(1),
         }

@@ -111,7 +111,6 @@ fn opened(raw: &raw::Opened) -> Option<Event> {
         local: address(raw.family, &raw.local, raw.local_port),
         remote: address(raw.family, &raw.remote, raw.remote_port),
         netns: raw.netns,
-        movable: raw.head.flags & raw::OPENED_MOVABLE != 0,
         pid: Pid(raw.head.pid),
         time: Timestamp(raw.time),
     }))

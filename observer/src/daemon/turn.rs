@@ -134,15 +134,12 @@ impl Loop {
         if std::mem::replace(&mut self.ends.lost, lost) == lost {
             return;
         }
-        let open: Vec<(StreamKey, StreamKey)> = self.flow.pipeline.open_ends().collect();
+        let open: Vec<StreamKey> = self.flow.pipeline.open_ends().collect();
         let known = self.capture.streams();
-        // What they moved before is in the ring, and where they were moved to.
+        // What they moved before is in the ring.
         self.turn();
         let now = capture::now();
-        for (key, last) in open {
-            if known.contains(&last) || self.flow.pipeline.last_of(key) != last {
-                continue;
-            }
+        for key in open.into_iter().filter(|key| !known.contains(key)) {
             let end = Closed {
                 key,
                 direction: Direction::Sent,

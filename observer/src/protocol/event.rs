@@ -76,8 +76,6 @@ pub struct Opened {
     pub remote: Option<SocketAddr>,
     /// Inode number of the network namespace; 0 for pipes.
     pub netns: u32,
-    /// Of a TLS session: it may go on under another key.
-    pub movable: bool,
     /// The process in whose call it was seen.
     pub pid: Pid,
     /// When.

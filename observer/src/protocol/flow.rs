@@ -19,8 +19,7 @@ const MAX_WAITING_BYTES: usize = 1 << 20;
 
 impl Pipeline {
     /// Bytes went through a stream.
-    pub(crate) fn data(&mut self, mut data: Data) {
-        self.rename(&mut data);
+    pub(crate) fn data(&mut self, data: Data) {
         if self.streams.find(data.key).is_none() {
             self.make_room();
         }

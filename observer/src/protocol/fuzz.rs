@@ -274,7 +274,6 @@ impl Stage {
                 local: None,
                 remote: None,
                 netns: 0,
-                movable: false,
                 pid: Pid(1),
                 time: Timestamp(1),
             }));

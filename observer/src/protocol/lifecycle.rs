@@ -15,9 +15,6 @@ use super::stream::{FlowId, LinkId};
 
 impl Pipeline {
     pub(crate) fn opened(&mut self, opened: &Opened) {
-        if opened.movable {
-            self.movable(opened.key);
-        }
         if self.streams.find(opened.key).is_none() {
             self.make_room();
         }
@@ -57,9 +54,6 @@ impl Pipeline {
     }
 
     pub(crate) fn closed(&mut self, closed: &Closed) {
-        if let Some(key) = self.first_of(closed.key) {
-            self.closed(&Closed { key, ..closed.clone() });
-        }
         let told_elsewhere = self.is_shadow(closed.key);
         self.forget_session(closed.key);
         let Some((id, end)) = self.streams.find(closed.key) else {

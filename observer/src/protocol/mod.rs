@@ -255,11 +255,10 @@ impl Pipeline {
         self.give_up_all();
     }
 
-    /// The ends of streams that were seen to move bytes and not to end, each with what the kernel side knows it by.
-    pub fn open_ends(&self) -> impl Iterator<Item = (event::StreamKey, event::StreamKey)> {
+    /// The ends of streams that were seen to move bytes and not to end.
+    pub fn open_ends(&self) -> impl Iterator<Item = event::StreamKey> {
         let ends = self.streams.iter().flat_map(|(_, link)| &link.ends);
-        ends.filter(|end| end.seen && !end.closed)
-            .filter_map(|end| Some((end.key?, self.last_of(end.key?))))
+        ends.filter(|end| end.seen && !end.closed).filter_map(|end| end.key)
     }
 
     /// What is held at the moment.

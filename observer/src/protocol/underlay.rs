@@ -16,15 +16,13 @@
 //! adds who. What a server reads waits a moment to learn which it is: alone it is a call, else the other view of one.
 
 mod ciphertext;
-mod moved;
 mod passed;
 mod state;
 
-use self::ciphertext::{LEAST_AROUND, go_together, is_record};
-use self::moved::Moved;
-use self::state::{Role, Sent, Session, Socket, Thread, way};
+use self::ciphertext::{go_together, is_record};
+use self::state::{Role, Sent, Session, Socket, Thread};
 use super::Pipeline;
-use super::event::{Closed, Data, Direction, Opened, Pid, Position, Source, StreamKey, Timestamp, Verdict};
+use super::event::{Closed, Data, Direction, Opened, Pid, Source, StreamKey, Timestamp, Verdict};
 use super::framing;
 use super::observation::Side;
 use super::recent::Recent;
@@ -38,10 +36,6 @@ const MAX_LOOKS: u32 = 64;
 
 /// Neighbourhoods that prove that a socket carries a session: of one session, or one at each end of the connection.
 const PROOF: u8 = 2;
-
-/// Nanoseconds, at most, between what a thread reads from a socket and what a movable session makes of it, whose lengths tell little: what
-/// lies further apart may have had calls on muted sockets in between.
-const APART: u64 = 10_000_000;
 
 /// Nanoseconds that what a server reads waits for the proof.
 const MAX_WAIT: u64 = 300_000_000;
@@ -61,16 +55,10 @@ pub(crate) struct Underlay {
     threads: Recent<u32, Thread>,
     /// Processes whose plain text is seen.
     processes: Recent<Pid, ()>,
-    /// What was last written into connections, and read, whose other end is not known or on its way, and that end.
+    /// What was last written into connections, and read, whose other end is not known and that end.
     passed: Recent<u64, Place>,
     /// Sessions of which something waits, the oldest first.
     waiting: Vec<(Timestamp, StreamKey)>,
-    /// Sessions that may be moved, and those that were.
-    movable: Recent<StreamKey, ()>,
-    moved: Recent<StreamKey, Moved>,
-    /// Sessions that turned out to be others, moved, and what of them has waited and is to be read.
-    joined: Vec<StreamKey>,
-    renamed: Vec<Data>,
 }
 
 impl Default for Underlay {
@@ -82,10 +70,6 @@ impl Default for Underlay {
             processes: Recent::new(MAX_REMEMBERED),
             passed: Recent::new(MAX_REMEMBERED),
             waiting: Vec::new(),
-            movable: Recent::new(MAX_REMEMBERED),
-            moved: Recent::new(MAX_REMEMBERED),
-            joined: Vec::new(),
-            renamed: Vec::new(),
         }
     }
 }
@@ -102,16 +86,10 @@ impl Underlay {
             pid: data.pid,
             role: Role::Unknown,
             client: false,
-            at: data.key,
             socket: None,
             candidate: None,
             held: Vec::new(),
-            moved: [0; 2],
-            since: data.entered.unwrap_or(data.returned),
-            until: data.returned,
         });
-        session.until = data.returned;
-        session.moved[way(data.direction)] += u64::from(data.span);
         if session.role == Role::Unknown {
             let sender = framing::sender_of(&data.bytes);
             session.client |= sender.is_some_and(|side| (side == Side::Client) == (data.direction == Direction::Sent));
@@ -145,22 +123,10 @@ impl Underlay {
         let Some((place, received, returned)) = thread.received.take() else {
             return Vec::new();
         };
-        // rustls decrypts all it has read before it reads on.
-        let movable = self.movable.contains(&data.key);
-        let rest = received.checked_sub(bytes + LEAST_AROUND);
-        if movable {
-            thread.received = rest.map(|rest| (place, rest, returned));
-        }
-        let fits = if movable {
-            rest.is_some() && entered.since(returned) <= APART
-        } else {
-            go_together(bytes, 1, received)
-        };
         if entered <= returned && returned <= data.returned {
             self.prove(data.key, place, PROOF)
-        } else if fits {
-            let session = self.session_at(data.key, place);
-            self.prove(session, place, 1)
+        } else if go_together(bytes, 1, received) {
+            self.prove(data.key, place, 1)
         } else {
             Vec::new()
         }
@@ -181,8 +147,7 @@ impl Underlay {
         if sent.entered <= entered && data.returned <= sent.returned {
             self.prove(sent.session, place, PROOF)
         } else if go_together(sent.bytes, sent.calls, bytes) {
-            let session = self.session_at(sent.session, place);
-            self.prove(session, place, 1)
+            self.prove(sent.session, place, 1)
         } else {
             Vec::new()
         }
@@ -265,30 +230,23 @@ impl Pipeline {
             for (session, place) in self.underlay.cipher(place, data) {
                 self.bind(session, place);
             }
-            self.follow_moves();
         }
     }
 
     /// Whether what is under TLS, perhaps, is still to be looked at when it is found to be no MCP itself.
     pub(crate) fn may_carry_tls(&self, link: LinkId) -> bool {
-        let may_still_come = |session: &Option<StreamKey>| session.is_none_or(|key| self.underlay.is_on_its_way(key));
         let socket = self.underlay.sockets.get(&link);
-        socket.is_some_and(|socket| socket.looks <= MAX_LOOKS && socket.sessions.iter().any(may_still_come))
+        socket.is_some_and(|socket| socket.looks <= MAX_LOOKS && socket.sessions.contains(&None))
     }
 
     /// Takes plain text; returns what of it is to be worked through now.
-    pub(crate) fn plain_text(&mut self, mut data: Data) -> Vec<Data> {
+    pub(crate) fn plain_text(&mut self, data: Data) -> Vec<Data> {
         if !self.underlay.processes.contains(&data.pid) {
             self.underlay.processes.entry(data.pid, || ());
             self.look_again(data.pid);
         }
         for (session, place) in self.underlay.plain(&data) {
             self.bind(session, place);
-        }
-        self.follow_moves();
-        self.rename(&mut data);
-        if let Some(link) = self.underlay.settles(&data) {
-            self.tell_verdict(link, Verdict::NotMcp);
         }
         match self.underlay.role(data.key) {
             Role::Told => vec![data],
@@ -337,7 +295,6 @@ impl Pipeline {
             local: ends[end].address,
             remote: ends[1 - end].address,
             netns: ends[end].netns,
-            movable: false,
             pid: Pid(0),
             time: Timestamp(0),
         };
@@ -370,12 +327,7 @@ impl Pipeline {
     /// What a session has read has waited long enough for its socket: it is the other view of a call, or read without.
     fn settle(&mut self, key: StreamKey) {
         if let Some(place) = self.underlay.known_again(key) {
-            if self.underlay.session_at(key, place) != key {
-                return self.follow_moves();
-            }
-            if self.underlay.is_free(place) {
-                self.bind(key, place);
-            }
+            self.bind(key, place);
         }
         if self.underlay.role(key) == Role::Unknown {
             self.work_off(key);
@@ -440,8 +392,6 @@ impl Pipeline {
 
     /// A session is over.
     pub(crate) fn forget_session(&mut self, key: StreamKey) {
-        self.underlay.moved.remove(&key);
-        self.underlay.movable.remove(&key);
         if self.underlay.sessions.contains(&key) {
             self.settle(key);
             self.underlay.sessions.remove(&key);

@@ -75,7 +75,6 @@ fn opened(key: StreamKey, peer: StreamKey, now: u64) -> Event {
         local: None,
         remote: None,
         netns: 0,
-        movable: false,
         pid: Pid(0),
         time: Timestamp(now),
     })

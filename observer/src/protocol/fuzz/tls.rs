@@ -1,4 +1,4 @@
-//! Sessions of TLS that begin, are moved and end above two connections, with whatever neighbours and texts.
+//! Sessions of TLS that begin and end above two connections, with whatever neighbours and texts.
 
 use bytes::Bytes;
 
@@ -33,7 +33,7 @@ pub(super) fn tls(input: &[u8]) {
             0 => stage.now += u64::from(*length) * 10_000_000,
             1 => stage.close(Stage::socket(end)),
             2 => stage.close(stage.sessions[end]),
-            3 | 4 => stage.begin(end, what & 4 == 0),
+            3 | 4 => stage.begin(end),
             5 => stage.exit(end),
             6..=9 => {
                 let record = [&[23, 3, 3][..], &vec![0xaa; 16 + usize::from(*length)]].concat();
@@ -79,7 +79,7 @@ impl Stage {
             });
         }
         for end in 0..2 * CONNECTIONS {
-            stage.begin(end, end % 2 == 1);
+            stage.begin(end);
         }
         stage
     }
@@ -98,7 +98,6 @@ impl Stage {
             local: None,
             remote: None,
             netns: 0,
-            movable: false,
             pid: Pid(1),
             time: Timestamp(self.now),
         }
@@ -108,16 +107,13 @@ impl Stage {
         self.pipeline.handle_event(Event::Opened(opened));
     }
 
-    /// A session begins at an end, or goes on there at another place.
-    fn begin(&mut self, end: usize, movable: bool) {
+    /// A session begins at an end.
+    fn begin(&mut self, end: usize) {
         self.count += 1;
         let key = StreamKey(100 + self.count);
         self.sessions[end] = key;
         self.moved[2 * CONNECTIONS + end] = [0; 2];
-        self.open(Opened {
-            movable,
-            ..self.opened(key, Source::Tls)
-        });
+        self.open(self.opened(key, Source::Tls));
     }
 
     fn close(&mut self, key: StreamKey) {

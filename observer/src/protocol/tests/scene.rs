@@ -75,7 +75,6 @@ impl Scene {
             local: address(key),
             remote: peer.and_then(address),
             netns: 0,
-            movable: source == Source::Tls,
             pid: Pid(0),
             time: Timestamp(self.now),
         }));

@@ -2,7 +2,7 @@
 
 /// Bytes of plain text in one record, and what a record may have around them (RFC 8446 section 5.2, RFC 5246 section 6.2).
 const RECORD: u64 = 16 << 10;
-pub(super) const LEAST_AROUND: u64 = 17;
+const LEAST_AROUND: u64 = 17;
 const MOST_AROUND: u64 = 64;
 
 /// What may go with it in one call: the end of a handshake, session tickets.

@@ -5,7 +5,6 @@ use std::hash::Hasher;
 
 use rustc_hash::FxHasher;
 
-use super::state::way;
 use super::{Data, Direction, Place, StreamKey, Underlay};
 
 /// Bytes that a call must move to be known again at the other end, and bytes of it that are compared.
@@ -13,32 +12,22 @@ const LEAST_KNOWN_AGAIN: usize = 24;
 const MOST_COMPARED: usize = 4 << 10;
 
 impl Underlay {
-    /// Remembers what was moved at one end of a connection, where it is not known, or may change, which session is `there` at the other.
+    /// Remembers what was written at one end of a connection, where it is not known which session is `there` at the other.
     pub(super) fn remember(&mut self, data: &Data, there: Place) {
-        let (link, end) = there;
-        let other = self.sockets.get(&link).and_then(|socket| socket.sessions[end]);
-        let wanted = other.map_or(data.direction == Direction::Sent, |other| self.is_on_its_way(other));
+        let wanted = data.direction == Direction::Sent && self.is_free(there);
         if wanted && data.bytes.len() >= LEAST_KNOWN_AGAIN {
-            *self.passed.entry(digest(data, data.direction), || there) = there;
+            *self.passed.entry(digest(data), || there) = there;
         }
     }
 
-    /// The end of a connection at which a session reads what was written at the other, or writes what was read there.
+    /// The end of a connection at which a session reads what was written at the other.
     pub(super) fn known_again(&self, key: StreamKey) -> Option<Place> {
         let held = &self.sessions.get(&key)?.held;
-        let told = held.iter().filter(|data| data.bytes.len() >= LEAST_KNOWN_AGAIN);
-        let mut places = told.filter_map(|data| {
-            let there = match data.direction {
-                Direction::Sent => Direction::Received,
-                Direction::Received => Direction::Sent,
-            };
-            self.passed.get(&digest(data, there))
-        });
-        let may_be = |(link, end): &&Place| {
-            let session = self.sockets.get(link).and_then(|socket| socket.sessions[*end]);
-            session.map_or_else(|| self.is_free((*link, *end)), |other| self.is_on_its_way(other))
-        };
-        places.find(may_be).copied()
+        let told = held
+            .iter()
+            .filter(|data| data.direction == Direction::Received && data.bytes.len() >= LEAST_KNOWN_AGAIN);
+        let mut places = told.filter_map(|data| self.passed.get(&digest(data)));
+        places.find(|place| self.is_free(**place)).copied()
     }
 
     /// Whether it is not known which session is at an end of a socket.
@@ -48,10 +37,9 @@ impl Underlay {
     }
 }
 
-/// What a call that moved plain text is known by, at the end where it went that way.
-fn digest(data: &Data, direction: Direction) -> u64 {
+/// What a call that moved plain text is known by at either end.
+fn digest(data: &Data) -> u64 {
     let mut hasher = FxHasher::default();
-    hasher.write_usize(way(direction));
     hasher.write_u32(data.span);
     hasher.write(&data.bytes[..data.bytes.len().min(MOST_COMPARED)]);
     hasher.finish()

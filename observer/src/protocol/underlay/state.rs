@@ -1,6 +1,6 @@
 //! What is remembered of sessions, of the sockets under them, and of the threads that use both.
 
-use super::super::event::{Data, Direction, Pid, StreamKey, Timestamp};
+use super::super::event::{Data, Pid, StreamKey, Timestamp};
 use super::Place;
 
 /// A TLS session, as one process has it.
@@ -10,16 +10,9 @@ pub(super) struct Session {
     pub(super) role: Role,
     /// It has sent what only a client sends, or received what only a server does.
     pub(super) client: bool,
-    /// What the kernel side knows it by.
-    pub(super) at: StreamKey,
     pub(super) socket: Option<Place>,
     pub(super) candidate: Option<(Place, u8)>,
     pub(super) held: Vec<Data>,
-    /// Bytes written and read.
-    pub(super) moved: [u64; 2],
-    /// When it was first and last seen.
-    pub(super) since: Timestamp,
-    pub(super) until: Timestamp,
 }
 
 /// What becomes of a session's plain text.
@@ -59,12 +52,4 @@ pub(super) struct Sent {
     pub(super) calls: u64,
     pub(super) entered: Timestamp,
     pub(super) returned: Timestamp,
-}
-
-/// The place of a direction in [`Session::moved`].
-pub(super) const fn way(direction: Direction) -> usize {
-    match direction {
-        Direction::Sent => 0,
-        Direction::Received => 1,
-    }
 }
