@@ -7,7 +7,7 @@ set -eu
 
 [ $# -eq 1 ] || { echo "usage: setup.sh DEST" >&2; exit 2; }
 # Package=program, in the versions of the Debian that runs.
-programs="curl=curl nghttp2-client=nghttp nghttp2-client=h2load nginx=nginx libnss3-tools=tstclnt"
+programs="curl=curl nghttp2-client=nghttp nghttp2-client=h2load nginx=nginx libnss3-tools=tstclnt wget=wget"
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"
 dest=$(cd "$1" && pwd)

@@ -43,6 +43,7 @@ const TESTS: &[Test] = &[
     ("tls::check says who has which library", checked),
     ("tls::curl and a server that is not MCP", programs::not_mcp),
     ("tls::a client on NSS", programs::nss),
+    ("tls::a client on GnuTLS", programs::gnutls),
     ("tls::nginx before a server", programs::nginx_relays),
 ];
 

@@ -1,6 +1,7 @@
-//! Programs of the machine's Debian through TLS: curl, NSS's own client, nginx.
+//! Programs of the machine's Debian through TLS: curl, wget, NSS's own client, nginx.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
@@ -33,6 +34,33 @@ pub(super) fn not_mcp(stage: &Stage) -> Result<()> {
     let some = || taken().filter(|records| *records > 0.0);
     wait_until(stage.lab.limit(5), some).context("nothing was seen through TLS")?;
     stage.settle(observer, &[])
+}
+
+/// wget, a process for each call.
+pub(super) fn gnutls(stage: &Stage) -> Result<()> {
+    let server = serve_by_script(stage, "late")?;
+    let observer = stage.observe(&[])?;
+    wait_for(stage, &observer, "openssl", "attached", 1)?;
+    // The library is given its probes when a first process has it: one that waits for an answer.
+    let silent = TcpListener::bind("127.0.0.1:0")?;
+    let nobody = format!("http://{}/", silent.local_addr()?);
+    let mut first = start(stage, "wget", &["-q".to_owned(), nobody])?;
+    wait_for(stage, &observer, "gnutls", "attached", 1)?;
+    let mut accounts = Vec::new();
+    for id in IDS {
+        let mut words = ["-q", "-O", "-", "--no-check-certificate", "--post-data"]
+            .map(str::to_owned)
+            .to_vec();
+        words.push(call(id).to_string());
+        words.extend(FIELDS.iter().map(|field| format!("--header={field}")));
+        words.push(server.url.clone());
+        let start_ns = monotonic_ns();
+        let told = ran(stage, start(stage, "wget", &words)?, start_ns)?;
+        ensure!(told.said.contains("\"result\""), "it was not answered: {}", told.said);
+        accounts.push(told.account(stage, id..=id)?);
+    }
+    first.kill()?;
+    stage.settle(observer, &accounts)
 }
 
 /// All calls on one connection without a wait for answers, and files that are no socket: what it sends it reads from one.
