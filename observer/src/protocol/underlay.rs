@@ -55,7 +55,7 @@ pub(crate) struct Underlay {
     threads: Recent<u32, Thread>,
     /// Processes whose plain text is seen.
     processes: Recent<Pid, ()>,
-    /// What was last written into connections, and read, whose other end is not known and that end.
+    /// What was last written into connections whose other end is not known, and that end.
     passed: Recent<u64, Place>,
     /// Sessions of which something waits, the oldest first.
     waiting: Vec<(Timestamp, StreamKey)>,

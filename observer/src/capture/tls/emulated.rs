@@ -88,14 +88,18 @@ enum Value {
 
 /// Follows a function to its first instruction that the kernel emulates.
 fn way(elf: &Elf, point: Point) -> Option<Way> {
-    // Where the number of bytes moved is to be written: an argument, or what the function has for it itself.
+    // Where the number of bytes moved is to be written: an argument, or what the function has for it itself. The arguments of others are
+    // not passed on.
     let length = match point.program {
-        "tls_send_length4" | "tls_receive_length4" => Value::Argument(3),
-        "tls_send_length5" => Value::Argument(4),
-        _ => Value::OwnStack,
+        "tls_send" | "tls_receive" => Some(Value::OwnStack),
+        "tls_send_length4" | "tls_receive_length4" => Some(Value::Argument(3)),
+        "tls_send_length5" => Some(Value::Argument(4)),
+        _ => None,
     };
     let mut factory = InstructionInfoFactory::new();
     let mut values = [0, 1, 2, 3, 4, 5].map(Value::Argument);
+    // As they are where the function begins.
+    let mut arrived = values;
     let mut offset = point.offset;
     let mut program = None;
     // Whether the stack is as the function's caller left it, so that its return can be probed.
@@ -103,7 +107,7 @@ fn way(elf: &Elf, point: Point) -> Option<Way> {
     for _ in 0..MAX_INSTRUCTIONS {
         let instruction = instruction(elf, offset)?;
         match instruction.flow_control() {
-            FlowControl::Next if untouched && is_emulated(&instruction) => {
+            FlowControl::Next if untouched && values == arrived && is_emulated(&instruction) => {
                 return Some(Way { offset, program });
             }
             FlowControl::Next => {
@@ -112,10 +116,10 @@ fn way(elf: &Elf, point: Point) -> Option<Way> {
             }
             // Whether the size is negative: nothing is moved then.
             FlowControl::ConditionalBranch if instruction.mnemonic() == Mnemonic::Js => {}
-            flow @ (FlowControl::UnconditionalBranch | FlowControl::Call) if point.returns => {
+            flow @ (FlowControl::UnconditionalBranch | FlowControl::Call) => {
                 let called = flow == FlowControl::Call;
-                program = Some(passed_on(&values, point.program, length, called)?);
-                untouched |= called;
+                program = Some(passed_on(&values, point.program, length?, called)?);
+                (untouched, arrived) = (untouched || called, values);
                 offset = instruction.near_branch_target();
                 continue;
             }
@@ -186,7 +190,9 @@ pub(super) fn instruction(elf: &Elf, offset: u64) -> Option<Instruction> {
     let (start, size) = elf
         .code()
         .find(|(start, size)| (*start..start.saturating_add(*size)).contains(&offset))?;
-    let bytes = elf.bytes(offset, WINDOW.min(start + size - offset)).ok()?;
+    let bytes = elf
+        .bytes(offset, WINDOW.min(start.saturating_add(size) - offset))
+        .ok()?;
     let instruction = Decoder::with_ip(64, &bytes, offset, DecoderOptions::NONE).decode();
     (!instruction.is_invalid()).then_some(instruction)
 }
@@ -311,7 +317,7 @@ mod tests {
     #[test]
     fn what_is_not_like_two_functions_of_openssl_stays_where_it_is() {
         let unmoved: Vec<Point> = POINTS[..2].iter().copied().map(point).collect();
-        let cases: [(&str, usize, &[u8]); 7] = [
+        let cases: [(&str, usize, &[u8]); 8] = [
             (
                 "one of them leads elsewhere",
                 READ_EX + 4,
@@ -322,6 +328,11 @@ mod tests {
                 "one of them gives no address for the length",
                 READ + 8,
                 &[0x31, 0xc9, 0x90, 0x90, 0x90],
+            ),
+            (
+                "one of them changes its buffer and begins",
+                READ_EX,
+                &[0x31, 0xf6, 0x55, 0x90],
             ),
             ("one of them looks into the session", READ_EX, &[0x48, 0x8b, 0x47, 0x30]),
             ("one of them branches", READ + 6, &[0x74, 0x40]),
