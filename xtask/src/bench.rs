@@ -83,7 +83,7 @@ impl What {
         match self {
             Self::SdkGuest => Some("sdk --rounds 3 --fewer 20 --scope node"),
             Self::BystanderGuest => Some("bystander --scope node"),
-            Self::TlsGuest => Some("https --rounds 3 --fewer 20 --scope node"),
+            Self::TlsGuest => Some("https --rounds 3 --fewer 5 --scope node"),
             Self::Core | Self::Sdk | Self::Bystander | Self::Flood | Self::Memory | Self::Tls => None,
         }
     }

@@ -28,6 +28,7 @@ use report::Report;
 
 /// What `bench` is told.
 #[derive(Args, Clone)]
+#[command(args_override_self = true)]
 pub(crate) struct BenchArgs {
     /// What to measure; everything by default.
     #[arg(value_enum)]
