@@ -468,7 +468,7 @@ pub(super) mod tests {
     const ADDRESS: u64 = 0x40_0000;
 
     /// A file with code at `ADDRESS`, and these functions in its dynamic symbols, 16 bytes apart.
-    pub(in super::super) fn elf(functions: &[&str], words: &[u8]) -> Vec<u8> {
+    fn elf(functions: &[&str], words: &[u8]) -> Vec<u8> {
         let (mut names, mut symbols) = (vec![0], vec![symbol(0, 0, 0)]);
         for (number, function) in functions.iter().enumerate() {
             symbols.push(symbol(names.len(), ADDRESS + 16 * number as u64, 1));
@@ -564,10 +564,24 @@ pub(super) mod tests {
         }
     }
 
-    fn findings(bytes: &[u8]) -> Result<Findings, Refusal> {
+    pub(in super::super) fn findings(bytes: &[u8]) -> Result<Findings, Refusal> {
+        analyse(&file(bytes), true)
+    }
+
+    fn file(bytes: &[u8]) -> File {
         let mut file = tempfile::tempfile().expect("a file");
         file.write_all(bytes).expect("it takes bytes");
-        analyse(&file, true)
+        file
+    }
+
+    /// A file of these instructions, at offsets from [`CODE`] on, and `nop`.
+    pub(in super::super) fn code(pieces: &[(usize, &[u8])]) -> File {
+        let mut bytes = elf(&[], &[]);
+        for (place, code) in pieces {
+            let at = usize::try_from(CODE).unwrap() + place;
+            bytes[at..at + code.len()].copy_from_slice(code);
+        }
+        file(&bytes)
     }
 
     fn point(program: &'static str, number: u64, returns: bool) -> Point {

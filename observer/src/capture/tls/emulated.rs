@@ -25,8 +25,8 @@ use super::elf::{Elf, Point};
 /// Instructions looked at from a function's first on, calls followed.
 const MAX_INSTRUCTIONS: usize = 32;
 
-/// Bytes of so many instructions that are read at once.
-const WINDOW: u64 = 96;
+/// Bytes of the longest instruction.
+const LONGEST: u64 = 15;
 
 /// Registers of the first six arguments (System V ABI for x86-64, 3.2.3).
 const ARGUMENTS: [Register; 6] = [
@@ -194,7 +194,7 @@ pub(super) fn instruction(elf: &Elf, offset: u64) -> Option<Instruction> {
         .code()
         .find(|(start, size)| (*start..start.saturating_add(*size)).contains(&offset))?;
     let bytes = elf
-        .bytes(offset, WINDOW.min(start.saturating_add(size) - offset))
+        .bytes(offset, LONGEST.min(start.saturating_add(size) - offset))
         .ok()?;
     let instruction = Decoder::with_ip(64, &bytes, offset, DecoderOptions::NONE).decode();
     (!instruction.is_invalid()).then_some(instruction)
@@ -236,9 +236,7 @@ fn make(values: &mut [Value; 6], instruction: &Instruction, factory: &mut Instru
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Seek, Write};
-
-    use super::super::elf::tests::{CODE, elf};
+    use super::super::elf::tests::{CODE, code};
     use super::*;
 
     /// Function that reads, the one it has for that, and the same of those that write.
@@ -293,14 +291,7 @@ mod tests {
 
     /// Where the points are after they have been moved in a library with these changes.
     fn moved(changes: &[(usize, &[u8])]) -> Vec<Point> {
-        let mut bytes = elf(&[], &[]);
-        for (place, code) in OPENSSL.iter().chain(changes) {
-            let at = usize::try_from(CODE).unwrap() + place;
-            bytes[at..at + code.len()].copy_from_slice(code);
-        }
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&bytes).unwrap();
-        file.rewind().unwrap();
+        let file = code(&[OPENSSL, changes].concat());
         super::moved(&Elf::open(&file).unwrap(), POINTS.iter().copied().map(point).collect())
     }
 

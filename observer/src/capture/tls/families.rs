@@ -41,7 +41,7 @@ pub(super) const PROGRAMS: &[&str] = &[
     "tls_send_file",
     "tls_receive_file",
     "tls_receive_file_flags",
-    "tls_end",
+    END,
     END_STATE,
     GO_RETURN,
     GO_SEND,
@@ -51,7 +51,8 @@ pub(super) const PROGRAMS: &[&str] = &[
     GO_END,
 ];
 
-/// The program for the function that ends a session of rustls.
+/// The programs for the function that ends a session, which is its first argument, or in rustls a value.
+const END: &str = "tls_end";
 pub(super) const END_STATE: &str = "tls_end_state";
 
 /// The programs for Go's functions that move plain text.
@@ -78,11 +79,7 @@ pub(super) const GO: Family = Family {
     functions: &[
         moves("crypto/tls.(*Conn).Write", GO_SEND),
         moves("crypto/tls.(*Conn).Read", GO_RECEIVE),
-        Function {
-            symbol: "crypto/tls.(*Conn).Close",
-            program: GO_END,
-            returns: false,
-        },
+        ends("crypto/tls.(*Conn).Close", GO_END),
     ],
     marks: &[],
 };
@@ -95,19 +92,10 @@ const fn moves(symbol: &'static str, program: &'static str) -> Function {
     }
 }
 
-const fn ends(symbol: &'static str) -> Function {
+const fn ends(symbol: &'static str, program: &'static str) -> Function {
     Function {
         symbol,
-        program: "tls_end",
-        returns: false,
-    }
-}
-
-/// In rustls, which has sessions by value.
-const fn drops(symbol: &'static str) -> Function {
-    Function {
-        symbol,
-        program: END_STATE,
+        program,
         returns: false,
     }
 }
@@ -125,7 +113,7 @@ pub(super) const FAMILIES: &[Family] = &[
             moves("SSL_read", "tls_receive"),
             moves("SSL_read_ex", "tls_receive_length4"),
             moves("SSL_read_early_data", "tls_receive_length4"),
-            ends("SSL_free"),
+            ends("SSL_free", END),
         ],
         marks: &[],
     },
@@ -134,7 +122,7 @@ pub(super) const FAMILIES: &[Family] = &[
         functions: &[
             moves("gnutls_record_send", "tls_send"),
             moves("gnutls_record_recv", "tls_receive"),
-            ends("gnutls_deinit"),
+            ends("gnutls_deinit", END),
         ],
         marks: &[],
     },
@@ -155,8 +143,11 @@ pub(super) const FAMILIES: &[Family] = &[
                 "<rustls::common_state::CommonState>::take_received_plaintext",
                 "tls_receive_payload",
             ),
-            drops("core::ptr::drop_in_place<rustls::common_state::CommonState>"),
-            drops("core::ptr::drop_in_place::<rustls::common_state::CommonState>"),
+            ends("core::ptr::drop_in_place<rustls::common_state::CommonState>", END_STATE),
+            ends(
+                "core::ptr::drop_in_place::<rustls::common_state::CommonState>",
+                END_STATE,
+            ),
         ],
         marks: &[],
     },
@@ -168,7 +159,7 @@ pub(super) const FAMILIES: &[Family] = &[
             moves("PR_Send", "tls_send_file"),
             moves("PR_Read", "tls_receive_file"),
             moves("PR_Recv", "tls_receive_file_flags"),
-            ends("PR_Close"),
+            ends("PR_Close", END),
         ],
         marks: &[],
     },

@@ -227,12 +227,10 @@ fn returns_of_arm64(code: &[u8]) -> Option<Vec<u64>> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use object::elf::EM_RISCV;
     use proptest::prelude::*;
 
-    use super::super::elf::analyse;
+    use super::super::elf::tests::findings;
     use super::*;
 
     /// Code of a function that grows its stack where it must, returns in two places and has a return's byte in a constant.
@@ -327,12 +325,6 @@ mod tests {
         for (number, value) in values.iter().enumerate() {
             put(file, at + 8 * number, &value.to_le_bytes());
         }
-    }
-
-    fn findings(bytes: &[u8]) -> Result<Findings, Refusal> {
-        let mut file = tempfile::tempfile().expect("a file");
-        file.write_all(bytes).expect("it takes bytes");
-        analyse(&file, true)
     }
 
     fn reachable() -> Findings {

@@ -46,18 +46,11 @@ fn first_field(elf: &Elf, mut offset: u64) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
-    use super::super::elf::tests::{CODE, elf};
+    use super::super::elf::tests::{CODE, code};
     use super::*;
 
-    fn first_field_of(code: &[u8]) -> Option<u64> {
-        let mut bytes = elf(&[], &[]);
-        let at = usize::try_from(CODE).unwrap();
-        bytes[at..at + code.len()].copy_from_slice(code);
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&bytes).unwrap();
-        first_field(&Elf::open(&file).unwrap(), CODE)
+    fn first_field_of(instructions: &[u8]) -> Option<u64> {
+        first_field(&Elf::open(&code(&[(0, instructions)])).unwrap(), CODE)
     }
 
     #[test]
