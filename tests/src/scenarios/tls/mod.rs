@@ -24,7 +24,10 @@ use crate::truth::{Call, Truth};
 const TESTS: &[Test] = &[
     ("tls::64 threads on one context", threads),
     ("tls::a process that forks, executes and is killed", forks),
-    ("tls::SDKs, the observer started in mid-session", joined),
+    ("tls::SDKs, the observer started in mid-session", |stage| {
+        let pairs = [(Client::NodeSdk, Server::NodeSdk), (Client::Py23, Server::Py23)];
+        joined(stage, Transport::Https, &pairs, &[("openssl", 4)])
+    }),
     ("tls::a connection that was muted before it had TLS", late),
     ("tls::a library inside a wheel", wheel),
     ("tls::a newer Node", |stage| runtime(stage, "node", "openssl")),
@@ -45,6 +48,10 @@ const TESTS: &[Test] = &[
     ("tls::a client on NSS", programs::nss),
     ("tls::a client on GnuTLS", programs::gnutls),
     ("tls::nginx before a server", programs::nginx_relays),
+    ("tls::SDKs on HTTP/2, the observer started in mid-session", |stage| {
+        let pairs = [(Client::Py23, Server::Py23), (Client::Go, Server::Go)];
+        joined(stage, Transport::Https2, &pairs, &[("openssl", 2), ("go", 2)])
+    }),
 ];
 
 /// What this machine's kernel may not have, and those of the guests do.
@@ -166,12 +173,11 @@ fn forks(stage: &Stage) -> Result<()> {
 }
 
 /// Connections are open, and libraries mapped, when it comes.
-fn joined(stage: &Stage) -> Result<()> {
-    let pairs = [(Client::NodeSdk, Server::NodeSdk), (Client::Py23, Server::Py23)];
+fn joined(stage: &Stage, transport: Transport, pairs: &[(Client, Server)], libraries: &[(&str, u32)]) -> Result<()> {
     let mut all = pairs
-        .into_iter()
+        .iter()
         .map(|(client, server)| {
-            let pair = Pair::new(client, server, Transport::Https);
+            let pair = Pair::new(*client, *server, transport);
             stage.start(pair, "session", stage.lab.stretch(120))
         })
         .collect::<Result<Vec<Running>>>()?;
@@ -180,7 +186,9 @@ fn joined(stage: &Stage) -> Result<()> {
         wait_until(stage.lab.limit(30), under_way).context("a session did not get under way")?;
     }
     let observer = stage.observe(&[])?;
-    wait_for(stage, &observer, "openssl", "attached", 4)?;
+    for (library, processes) in libraries {
+        wait_for(stage, &observer, library, "attached", *processes)?;
+    }
     let attached_ns = monotonic_ns();
     for running in &mut all {
         running.client.finish(stage.lab.limit(60))?;
